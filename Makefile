@@ -1,0 +1,51 @@
+# `make run` and `make test` set up what they need, in either order. `make help` lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+MODEL := models/packaged/SmolLM2-135M-Instruct/model.safetensors
+INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test doctor plan lint types code-deps clean-work help
+
+run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
+	dvc repro
+
+test: .venv/.test $(MODEL) ## run all tests
+	python -m pytest
+
+doctor: .venv/.run ## check params, data, models, disk and memory before any work
+	python -m stages.doctor
+
+plan: .venv/.run $(MODEL) ## tokens, cut shares, disk and hours, before any GPU work
+	python -m stages.plan
+
+lint: .venv/.test ## ruff
+	ruff check . && ruff format --check .
+
+types: .venv/.test ## mypy
+	mypy
+
+code-deps: .venv/.test ## write the code dependencies of all stages into dvc.yaml
+	python -m tests.code_deps
+
+clean-work: ## remove unfinished work of runs that will not be resumed
+	rm -rf .work
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.run: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e .
+	touch $@
+
+.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[dev]'
+	touch $@ .venv/.run
+
+$(MODEL): | .venv/.run
+	python -m pipeline.models.packaged

@@ -1,0 +1,45 @@
+"""Section `train`: objective, optimizer and schedule (paper, Table 6)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Section
+
+Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class TrainParams(Section):
+    """TwDPO on cached weights and cached reference log-probs."""
+
+    objective: Literal["twdpo", "twdpo_length_normalized"] = "twdpo"
+    """Eq. 5, or Eq. 15 without the factor |y|."""
+    beta: Positive = 5e-3
+    learning_rate: Positive = 1e-6
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
+    adam_epsilon: Positive = 1e-8
+    warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    max_grad_norm: Positive = 1.0
+    epochs: Count = 1
+    max_steps: Count | None = None
+    """Stop after so many optimizer steps; the schedule ends there too."""
+    global_batch_pairs: Count = 32
+    """Pairs in one optimizer step, over all processes; the last, incomplete batch of an epoch is dropped."""
+    eval_every_steps: Count = 500
+    checkpoint_every_steps: Count = 500
+    best_metric: Literal["loss", "accuracy"] = "loss"
+    """The validation figure by which the kept checkpoint is chosen."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward passes; master weights, gradients' reduction and losses are float32."""
+    seed: int = 42
+    reference_tolerance: Positive | None = None
+    """Largest allowed difference between the policy's first log-probs and the cached reference; none: by dtype."""
+
+    @model_validator(mode="after")
+    def _reaches_a_checkpoint(self) -> "TrainParams":
+        if self.adam_beta1 >= self.adam_beta2:
+            raise ValueError(f"adam_beta1 ({self.adam_beta1}) must be below adam_beta2 ({self.adam_beta2})")
+        return self

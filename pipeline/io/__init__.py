@@ -1,0 +1,1 @@
+"""Sharded Parquet, resumable work folders, locks, code digests, logs and progress."""

@@ -1,0 +1,53 @@
+"""Progress of long work: done, total, rate, time left. One rewritten line on a terminal, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+
+_log = logging.getLogger(__name__)
+_PLAIN_SECONDS = 10.0
+_TERMINAL_SECONDS = 0.2
+
+
+class Progress:
+    """Counts `unit`s (pairs, steps) and tokens. Work found finished on a resume does not count as speed."""
+
+    def __init__(self, label: str, total: int, unit: str = "pairs", done: int = 0) -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.done = self._resumed = done
+        self.tokens = 0
+        self._began = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def advance(self, units: int, tokens: int = 0, note: str = "") -> None:
+        """So many more units are done. `note`: what is worth seeing now, such as the loss."""
+        self.done += units
+        self.tokens += tokens
+        now = time.monotonic()
+        if now - self._shown >= (_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS) or self.done >= self.total:
+            self._shown = now
+            self._show(now - self._began, note)
+
+    def _show(self, seconds: float, note: str) -> None:
+        rate = (self.done - self._resumed) / max(seconds, 1e-9)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        parts = [f"{self.label} {self.done}/{self.total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
+        if self.tokens:
+            parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
+        parts.append(f"{_clock(left)} left" if self.done < self.total else f"in {_clock(seconds)}")
+        if note:
+            parts.append(note)
+        text = ", ".join(parts)
+        if self._terminal:
+            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if self.done >= self.total else ""))
+            sys.stderr.flush()
+        else:
+            _log.info(text, extra={"done": self.done, "total": self.total, "rate": rate})
+
+
+def _clock(seconds: float) -> str:
+    if seconds == float("inf"):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,23 @@
+"""`data/aligned/{split}/`, written by `realign`: one row per pair, in the order of `tokens`."""
+
+import pyarrow as pa
+
+from pipeline.schemas.base import FLOATS, RESPONSES, column
+
+
+def _response(name: str) -> list[pa.Field]:
+    return [
+        column(f"{name}_weights", FLOATS, f"weight of each trained token, as long as tokens.{name}_ids"),
+        column(f"{name}_length", pa.float32(), "|y| of Eq. 5"),
+        column(
+            f"{name}_matched_tokens",
+            pa.float32(),
+            "share of the trained tokens, end of turn excluded, that the judge's tokens match",
+        ),
+        column(f"{name}_matched_mass", pa.float32(), "share of the judge's weight that reaches a trained token"),
+    ]
+
+
+ALIGNED = pa.schema(
+    [column("pair_id", pa.string(), "as in `pairs`"), *(field for name in RESPONSES for field in _response(name))]
+)
