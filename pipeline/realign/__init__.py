@@ -1,0 +1,1 @@
+"""From judge-context tokens to training-context tokens."""

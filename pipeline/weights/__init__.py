@@ -1,0 +1,1 @@
+"""From raw judge scores to token weights: rounds, normalization, attention sink, statistics."""
