@@ -1,0 +1,1 @@
+"""One query row of attention per layer, and the judge's verdict."""
