@@ -20,6 +20,7 @@ TOKENS = pa.schema(
     [
         column("pair_id", pa.string(), "as in `pairs`"),
         column("prompt_ids", TOKEN_IDS, "the context in the policy's chat template, up to where the answer begins"),
+        column("prompt_cut", pa.int32(), "tokens of the context lost to truncation, from its left"),
         *_response("chosen"),
         *_response("rejected"),
         *_response("gold", nullable=True),
