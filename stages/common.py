@@ -85,12 +85,13 @@ def map_shards(
     outs: Sequence[Out],
     plan: Mapping[str, Sequence[tuple[int, int]]],
     make: Callable[[str, int], Made],
+    may_refuse: bool = False,
 ) -> dict[str, int]:
     """Make every missing shard, then publish all. `plan`: by split the range of pairs of each shard.
 
-    Returns the refused pairs by reason.
+    A stage that `may_refuse` pairs writes `data/refused/<stage>.parquet`. Returns the refused pairs by reason.
     """
-    refused = stage.path(f"data/refused/{stage.name}.parquet")
+    refused = stage.path(f"data/refused/{stage.name}.parquet") if may_refuse else None
     with open_work(stage.root, run, outs, refused) as work:
         pairs = {
             (split, shard): rows[1] - rows[0] for split, ranges in plan.items() for shard, rows in enumerate(ranges)

@@ -17,8 +17,8 @@ NOT_COUNTED = (
     "pipeline/schemas/base.py",
     "stages/common.py",
 )
-"""Files whose changes cannot change a result: io, logs, progress, params checks. A change of what they write raises
-`pipeline.schemas.base.VERSION` instead, which is part of every key."""
+"""Files whose changes cannot change a result: io, logs, progress, params checks; nor does what they import. A change of
+what they write raises `pipeline.schemas.base.VERSION` instead, which is part of every key."""
 
 
 def code_dependencies(entry: Path, root: Path) -> list[str]:
@@ -27,11 +27,12 @@ def code_dependencies(entry: Path, root: Path) -> list[str]:
     open_files = [entry.resolve()]
     while open_files:
         file = open_files.pop()
-        if file not in found:
+        name = file.relative_to(root.resolve()).as_posix()
+        if file not in found and not name.startswith(NOT_COUNTED):
             found.add(file)
             open_files += _imports(file, root.resolve())
     names = (file.relative_to(root.resolve()).as_posix() for file in found)
-    return sorted(name for name in names if not name.startswith(NOT_COUNTED) and not name.endswith("__init__.py"))
+    return sorted(name for name in names if not name.endswith("__init__.py"))
 
 
 def code_digest(entry: Path, root: Path) -> str:

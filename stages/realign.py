@@ -1,0 +1,135 @@
+"""Judge weights to the trained tokens: `data/aligned/`."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config.realign import RealignParams
+from pipeline.errors import ShardError
+from pipeline.io.artifact import Artifact, Shard
+from pipeline.io.lists import arrays_of, list_array
+from pipeline.io.parquet import read_table
+from pipeline.io.refusal import Refusal
+from pipeline.io.work import Out
+from pipeline.realign.aligned import JudgeTokens, NotAligned, TrainTokens
+from pipeline.realign.rows import AlignedPair, MatchStatistics, PairTokens, align_rows
+from pipeline.schemas.aligned import ALIGNED
+from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
+from pipeline.schemas.refused import REFUSED
+from pipeline.schemas.tokens import TOKENS
+from pipeline.schemas.weights import WEIGHTS
+from stages.common import Made, Stage, main, map_shards
+
+EXPECTED_MATCH = 0.95
+"""Share of tokens that the paper's Appendix D says are matched in most cases."""
+_log = logging.getLogger("stages.realign")
+
+
+def work(stage: Stage) -> None:
+    """Carry every pair's weights over; warn where few tokens match."""
+    params = stage.params("realign", RealignParams)
+    weights = Artifact(stage.path("data/weights"), WEIGHTS)
+    tokens = Artifact(stage.path("data/tokens"), TOKENS)
+    weight_shards = {split: weights.shards(split) for split in SPLITS}
+    token_shards = {split: tokens.shards(split) for split in SPLITS}
+    # Equal ids mean equal tokens only under one tokenizer; every artifact of tokens says under which it was made.
+    same_tokenizer = weights.facts()["tokenizer"] == tokens.facts()["tokenizer"]
+    by_characters = params.tokenizers == "characters" or not same_tokenizer
+    untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
+
+    def make(split: str, shard: int) -> Made:
+        gone = {refusal["row"] for refusal in untokenized if refusal["split"] == split}
+        positions = [row for row in range(*token_shards[split][shard].rows) if row not in gone]
+        made, refused = _align_shard(weight_shards[split][shard], token_shards[split][shard], params, by_characters)
+        return Made(
+            {"aligned": _table(made)},
+            [Refusal(split, positions[row], pair_id, no.reason, no.detail) for row, pair_id, no in refused],
+        )
+
+    run = stage.run(
+        {**params.model_dump(), "by_characters": by_characters}, {"weights": weights.digest, "tokens": tokens.digest}
+    )
+    out = Out("aligned", stage.path("data/aligned"), ALIGNED)
+    plan = {split: [shard.rows for shard in of] for split, of in token_shards.items()}
+    refused = map_shards(stage, run, [out], plan, make, may_refuse=True)
+    aligned = Artifact(out.path, ALIGNED)
+    metrics = {split: _metrics(aligned, split) for split in SPLITS}
+    stage.write_metrics({"by_characters": by_characters, **metrics, "refused": refused})
+    for split, found in metrics.items():
+        for name in RESPONSES:
+            matched = found.get(f"{name}_matched_tokens", 1.0)
+            if matched < EXPECTED_MATCH:
+                _log.warning(
+                    "%s: on average only %.1f%% of the %s responses' tokens carry a weight (expected: 95%%); are many"
+                    " cut (render.answer_tokens), or do judge and policy differ in their tokenizer?",
+                    split,
+                    100 * matched,
+                    name,
+                )
+
+
+def _align_shard(
+    weights: Shard, tokens: Shard, params: RealignParams, by_characters: bool
+) -> tuple[list[AlignedPair], list[tuple[int, str, NotAligned]]]:
+    """Pairs of one shard in the order of tokens, without those that `render` refused; and who is refused, by row."""
+    if weights.rows != tokens.rows:
+        raise ShardError(f"{weights.path}: covers pairs {weights.rows}, {tokens.path} {tokens.rows}; run `dvc repro`")
+    table = tokens.table()
+    rows = {pair_id: row for row, pair_id in enumerate(table["pair_id"].to_pylist())}
+    pairs = list(_pairs(weights.table(), table))
+    statistics = {name: MatchStatistics() for name in RESPONSES}
+    results = list(align_rows(pairs, params, statistics, by_characters=by_characters))
+    refused = [
+        (rows[pair.pair_id], pair.pair_id, result)
+        for pair, result in zip(pairs, results, strict=True)
+        if isinstance(result, NotAligned)
+    ]
+    return [result for result in results if isinstance(result, AlignedPair)], refused
+
+
+def _pairs(weights: pa.Table, tokens: pa.Table) -> Iterator[PairTokens]:
+    judged: dict[tuple[str, str], JudgeTokens] = {}
+    names = zip(weights["pair_id"].to_pylist(), weights["response"].to_pylist(), strict=True)
+    columns = (arrays_of(weights[name]) for name in ("token_ids", "offsets", "weights"))
+    for name, ids, offsets, a in zip(names, *columns, strict=True):
+        judged[name] = JudgeTokens(token_ids=ids, offsets=offsets, weights=a)
+    trained = {name: list(_trained(tokens, name)) for name in RESPONSES}
+    for row, pair_id in enumerate(tokens["pair_id"].to_pylist()):
+        if (pair_id, "chosen") in judged:
+            yield PairTokens(
+                pair_id=pair_id,
+                chosen=(judged[pair_id, "chosen"], trained["chosen"][row]),
+                rejected=(judged[pair_id, "rejected"], trained["rejected"][row]),
+            )
+
+
+def _trained(tokens: pa.Table, name: str) -> Iterator[TrainTokens]:
+    columns = arrays_of(tokens[f"{name}_ids"]), arrays_of(tokens[f"{name}_offsets"]), tokens[f"{name}_eos"].to_pylist()
+    for ids, offsets, eos in zip(*columns, strict=True):
+        yield TrainTokens(token_ids=ids, offsets=offsets, eos=eos)
+
+
+def _table(rows: list[AlignedPair]) -> pa.Table:
+    columns: dict[str, Any] = {"pair_id": pa.array([row.pair_id for row in rows], pa.string())}
+    for name in RESPONSES:
+        found = [getattr(row, name) for row in rows]
+        columns[f"{name}_weights"] = list_array([response.weights for response in found], FLOATS)
+        for column in ("length", "matched_tokens", "matched_mass"):
+            columns[f"{name}_{column}"] = pa.array([getattr(response, column) for response in found], pa.float32())
+    return pa.table(columns)
+
+
+def _metrics(aligned: Artifact, split: str) -> dict[str, float]:
+    """Means of what was matched, per response."""
+    names = [f"{name}_{what}" for name in RESPONSES for what in ("matched_tokens", "matched_mass")]
+    table = pa.concat_tables([shard.table(names) for shard in aligned.shards(split)])
+    if not len(table):
+        return {"pairs": 0}
+    return {"pairs": len(table), **{name: pc.mean(table[name].cast(pa.float64())).as_py() for name in names}}
+
+
+if __name__ == "__main__":
+    main("realign", work)

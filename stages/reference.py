@@ -1,0 +1,75 @@
+"""Per-token log-probs of the policy's first weights: `data/reference/`."""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.config.reference import ReferenceParams
+from pipeline.errors import NonFiniteError
+from pipeline.io.artifact import Artifact
+from pipeline.io.lists import arrays_of
+from pipeline.io.work import Out
+from pipeline.models.device import choose_device
+from pipeline.models.load import load_model
+from pipeline.models.logps import LogProbModel
+from pipeline.models.named import named_model
+from pipeline.models.response_logps import response_logps
+from pipeline.schemas.base import SPLITS
+from pipeline.schemas.reference import REFERENCE
+from pipeline.schemas.tokens import TOKENS
+from stages.common import Made, Stage, main, map_shards
+
+RESPONSES = ("chosen", "rejected", "gold")
+
+
+def work(stage: Stage) -> None:
+    """Log-probs of every trained token under the start."""
+    params = stage.params("reference", ReferenceParams)
+    manifest = named_model(stage.root, "start")
+    tokens = Artifact(stage.path("data/tokens"), TOKENS)
+    shards = {split: tokens.shards(split) for split in SPLITS}
+    device = choose_device(stage.runtime.device, stage.runtime.threads)
+    run = stage.run(
+        params.model_dump(),
+        {"tokens": tokens.digest, "model": manifest.digest},
+        facts={"model": manifest.name, "revision": manifest.revision, "dtype": params.dtype},
+        mixable={"device": device.type},
+    )
+    model = LogProbModel(load_model(manifest, params.dtype, device))
+
+    def make(split: str, shard: int) -> Made:
+        rows = list(shards[split][shard].records())
+        places = [(i, name) for i, row in enumerate(rows) for name in RESPONSES if row[f"{name}_ids"] is not None]
+        sequences = [(rows[i]["prompt_ids"], rows[i][f"{name}_ids"]) for i, name in places]
+        made: list[dict[str, Any]] = [{"pair_id": row["pair_id"]} for row in rows]
+        for (i, name), logps in zip(places, response_logps(model, sequences, stage.runtime.token_budget), strict=True):
+            if not np.isfinite(logps).all():
+                raise NonFiniteError(
+                    f"pair {rows[i]['pair_id']}: a log-prob of its {name} response is not finite under {manifest.name}"
+                    f" in {params.dtype}; try reference.dtype and train.dtype: float32"
+                )
+            made[i][f"{name}_logps"] = logps
+        table = pa.Table.from_pylist(made, schema=REFERENCE)
+        return Made({"reference": table}, tokens=sum(len(prompt) + len(response) for prompt, response in sequences))
+
+    out = Out("reference", stage.path("data/reference"), REFERENCE)
+    map_shards(stage, run, [out], {split: [shard.rows for shard in of] for split, of in shards.items()}, make)
+    reference = Artifact(out.path, REFERENCE)
+    stage.write_metrics({split: _metrics(reference, split) for split in SPLITS})
+
+
+def _metrics(reference: Artifact, split: str) -> dict[str, float]:
+    """Mean log-prob per token of chosen and rejected; nothing for an empty split."""
+    table = pa.concat_tables([shard.table(["chosen_logps", "rejected_logps"]) for shard in reference.shards(split)])
+    if not len(table):
+        return {}
+    return {
+        f"{name}_logp_mean": float(np.concatenate(arrays_of(table[f"{name}_logps"])).mean(dtype=np.float64))
+        for name in ("chosen", "rejected")
+    } | {"tokens": sum(pc.sum(pc.list_value_length(table[f"{name}_logps"])).as_py() for name in ("chosen", "rejected"))}
+
+
+if __name__ == "__main__":
+    main("reference", work)
