@@ -82,6 +82,16 @@ class LogProbModel(nn.Module):
         )
 
 
+    def log_probs(self, hidden: Tensor) -> Tensor:
+        """float32 log-probabilities [N, V] of the whole vocabulary after each hidden state [N, H]; not differentiable.
+
+        For few positions at a time: nothing here is chunked.
+        """
+        head = self.model.lm_head
+        softcap = getattr(self.model.config, "final_logit_softcapping", None)
+        return _logits(hidden, _head(head.weight), head.bias, softcap).log_softmax(-1)
+
+
 def token_logps(
     hidden: Tensor,
     weight: Tensor,

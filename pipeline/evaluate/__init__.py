@@ -1,0 +1,1 @@
+"""Policy against start on held-out pairs: implicit rewards, log-prob shifts, divergence, sample answers."""

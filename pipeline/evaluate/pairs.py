@@ -1,0 +1,50 @@
+"""The numbers of test pairs: responses scored under both models, joined with cached weights and reference log-probs."""
+
+from collections.abc import Sequence
+
+from pipeline.config.train import TrainParams
+from pipeline.evaluate.divergence import ResponseScores, TokenSequence, score_responses
+from pipeline.evaluate.preferences import ScoredResponse, check_finite, pair_numbers
+from pipeline.models.logps import LogProbModel
+from pipeline.train.pairs import TrainedPair, TrainedResponse
+
+
+def evaluate_pairs(
+    policy: LogProbModel, start: LogProbModel, pairs: Sequence[TrainedPair], train: TrainParams, token_budget: int
+) -> list[tuple[str, dict[str, float]]]:
+    """pair_id and every number of `pipeline.evaluate.table.NUMBERS`, in the order of `pairs`.
+
+    Raises NonFiniteError, naming the pair, for a NaN or infinite number.
+    """
+    sequences = [
+        TokenSequence(pair.prompt_ids, response.ids) for pair in pairs for response in (pair.chosen, pair.rejected)
+    ]
+    scores = score_responses(policy, start, sequences, token_budget)
+    return [
+        (pair.pair_id, _numbers(pair, chosen, rejected, train))
+        for pair, chosen, rejected in zip(pairs, scores[::2], scores[1::2], strict=True)
+    ]
+
+
+def _numbers(
+    pair: TrainedPair, chosen: ResponseScores, rejected: ResponseScores, train: TrainParams
+) -> dict[str, float]:
+    divergence = {
+        f"{name}_{kl}": float(getattr(scores, kl).mean(dtype="float64"))
+        for name, scores in (("chosen", chosen), ("rejected", rejected))
+        for kl in ("kl_forward", "kl_reverse")
+    }
+    check_finite(divergence, pair.pair_id)
+    return divergence | pair_numbers(
+        _scored(pair.chosen, chosen),
+        _scored(pair.rejected, rejected),
+        train.beta,
+        times_length=train.objective != "twdpo_length_normalized",
+        pair_id=pair.pair_id,
+    )
+
+
+def _scored(response: TrainedResponse, scores: ResponseScores) -> ScoredResponse:
+    return ScoredResponse(
+        logps=scores.logps, ref_logps=response.ref_logps, weights=response.weights, length=response.length
+    )

@@ -1,0 +1,164 @@
+"""Everything that can be known to fail before any work: params, data, models, memory, disk. Loads no weights."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from pipeline.attention.architectures import check_architecture, resolve_layers
+from pipeline.attention.verdict import verdict_ids
+from pipeline.config.check import check_all
+from pipeline.config.model import ModelRef
+from pipeline.data.sources import open_sources
+from pipeline.errors import PipelineError
+from pipeline.models.chat import Chat
+from pipeline.models.device import choose_device
+from pipeline.models.load import context_length, load_config, load_tokenizer
+from pipeline.models.logps import SUPPORTED_MODEL_TYPES
+from pipeline.models.manifest import Manifest
+from pipeline.models.resolve import resolve
+
+GIB = 2**30
+BYTES = {"float32": 4, "bfloat16": 2}
+TRAINED_BYTES = 16
+"""Per parameter, in float32: master weight, gradient and the two moments of AdamW."""
+CHECKPOINTS = 3
+"""Last two and best; each holds weights and moments."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    level: Literal["ok", "warning", "error"]
+    text: str
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Look at everything; nothing is raised, so that one problem does not hide the next."""
+    sections: dict[str, Any] = {}
+    found = _tried(lambda: sections.update(check_all(root / "params.yaml")), "params.yaml: every section is valid")
+    yield found
+    if found.level == "error":
+        return
+    yield from _data(sections, root)
+    sizes: dict[str, int] = {}
+    models = sections["model"]
+    for role, ref in (("judge", models.judge), ("start", models.start_ref)):
+        yield from _model(role, ref, sections, root, sizes)
+    yield from _memory(sections, sizes)
+    yield from _disk(root, sizes)
+
+
+def _data(sections: dict[str, Any], root: Path) -> Iterator[Finding]:
+    params = sections["prepare"]
+    if params.hub is not None and not (root / params.hub.id).is_dir():
+        yield Finding("ok", f"prepare.hub: {params.hub.id} is looked up by `prepare`; not checked here")
+        return
+    try:
+        sources = open_sources(params, root)
+        for source in sources.values():
+            rows = list(itertools.islice(source.rows(), 1))
+            yield Finding(
+                "ok" if rows else "error", f"{source.params_path}: {source.label} {'opens' if rows else 'is empty'}"
+            )
+    except PipelineError as error:
+        yield Finding("error", str(error))
+
+
+def _model(role: str, ref: ModelRef, sections: dict[str, Any], root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
+    if ref.source == "hub":
+        yield Finding("ok", f"model.{role}: {ref.name} is fetched by `model`; not checked here")
+        return
+    manifests: list[Manifest] = []
+    found = _tried(
+        lambda: manifests.append(resolve(ref, role, root)), f"model.{role}: safetensors, tokenizer, config are there"
+    )
+    yield found
+    if found.level == "error":
+        return
+    manifest = manifests[0]
+    config = load_config(manifest)
+    with torch.device("meta"):
+        sizes[role] = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+    checks = _judge_checks if role == "judge" else _start_checks
+    for check, fine in checks(manifest, config, sections):
+        yield _tried(check, fine)
+    needed = {
+        "judge": ("render.max_tokens", sections["render"].max_tokens),
+        "start": ("tokenize.max_tokens", sections["tokenize"].max_tokens),
+    }
+    name, tokens = needed[role]
+    context = context_length(config)
+    level: Literal["ok", "error"] = "ok" if context >= tokens else "error"
+    remedy = "" if level == "ok" else f": lower {name} or choose another model"
+    yield Finding(level, f"model.{role}: reads {context} tokens, {name} is {tokens}{remedy}")
+
+
+Checks = Iterator[tuple[Callable[[], object], str]]
+
+
+def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
+    depth = config.get_text_config().num_hidden_layers
+    yield lambda: check_architecture(config), f"model.judge: attention of {config.model_type} is known"
+    yield lambda: resolve_layers(sections["extract"].layers, depth), f"extract.layers: the judge has {depth} layers"
+    yield (
+        lambda: verdict_ids(load_tokenizer(manifest), manifest.chat_template),
+        "model.judge: chat template, and the verdicts A and B are one token each",
+    )
+
+
+def _start_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
+    def known() -> None:
+        if config.model_type not in SUPPORTED_MODEL_TYPES:
+            raise PipelineError(
+                f"model.start: log-probs of {config.model_type!r} are not supported: {SUPPORTED_MODEL_TYPES}"
+            )
+
+    yield known, f"model.start: log-probs of {config.model_type} are known"
+    yield (
+        lambda: Chat(load_tokenizer(manifest), manifest.chat_template, role="start").end_of_turn_id,
+        "model.start: chat template with an end of turn",
+    )
+
+
+def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding]:
+    try:
+        device = choose_device(sections["runtime"].device)
+    except PipelineError as error:
+        yield Finding("error", str(error))
+        return
+    free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
+    needs = {}
+    if "judge" in sizes:
+        needs["extract"] = sizes["judge"] * BYTES[sections["extract"].dtype]
+    if "start" in sizes:
+        processes = sections["runtime"].processes if device.type == "cuda" else 1
+        needs["train"] = sizes["start"] * TRAINED_BYTES // processes
+    for stage, need in needs.items():
+        level: Literal["ok", "warning"] = "ok" if need < 0.9 * free else "warning"
+        yield Finding(
+            level,
+            f"memory: {stage} holds {need / GIB:.1f} GiB and activations; {free / GIB:.1f} GiB are free on {device}",
+        )
+
+
+def _disk(root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
+    free = shutil.disk_usage(root).free
+    need = sizes.get("start", 0) * (4 + 12 * CHECKPOINTS)
+    level: Literal["ok", "warning"] = "ok" if need < free else "warning"
+    yield Finding(level, f"disk: policy and checkpoints take up to {need / GIB:.1f} GiB; {free / GIB:.1f} GiB are free")
+
+
+def _tried(check: Callable[[], object], fine: str) -> Finding:
+    try:
+        check()
+    except PipelineError as error:
+        return Finding("error", str(error))
+    return Finding("ok", fine)
