@@ -1,0 +1,1 @@
+"""Batches, FSDP2, checkpoints and the training loop."""
