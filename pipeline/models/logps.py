@@ -81,7 +81,6 @@ class LogProbModel(nn.Module):
             response_mask, logps
         )
 
-
     def log_probs(self, hidden: Tensor) -> Tensor:
         """float32 log-probabilities [N, V] of the whole vocabulary after each hidden state [N, H]; not differentiable.
 

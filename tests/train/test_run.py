@@ -224,9 +224,7 @@ def test_a_loss_that_is_not_finite_names_its_pair_and_leaves_the_checkpoint(
 
     calls: list[None] = []
     monkeypatch.setitem(registry.OBJECTIVES, "twdpo", registry.Objective(broken, frozenset({"ref_logps"})))
-    with pytest.raises(
-        NonFiniteError, match=r"step \d: loss or rewards are not finite for pair pair-0-0\d\d\."
-    ):
+    with pytest.raises(NonFiniteError, match=r"step \d: loss or rewards are not finite for pair pair-0-0\d\d\."):
         run_training(job)
     monkeypatch.undo()
     checkpoints = Checkpoints(job.work / "checkpoints", job.depends)

@@ -1,0 +1,103 @@
+"""params.yaml: every problem at once, by its path; contradictions between sections; profiles that load."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.config.check import SECTIONS, check_all
+from pipeline.config.load import load_section
+from pipeline.config.postprocess import PostprocessParams
+from pipeline.config.train import TrainParams
+from pipeline.errors import ConfigError
+
+
+def write(path: Path, changes: dict[str, Any], root: Path) -> Path:
+    yaml = YAML(typ="safe", pure=True)
+    params = yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        section, *rest = key.split(".")
+        if rest:
+            params.setdefault(section, {})[rest[0]] = value
+        else:
+            params[section] = value
+    with (path / "params.yaml").open("w") as stream:
+        yaml.dump(params, stream)
+    return path / "params.yaml"
+
+
+def test_the_committed_params_are_valid_and_complete(root: Path) -> None:
+    sections = check_all(root / "params.yaml")
+    content = YAML(typ="safe", pure=True).load((root / "params.yaml").read_text(encoding="utf-8"))
+    assert list(content) == list(SECTIONS)
+    for name, section in sections.items():
+        assert set(content[name]) == set(type(section).model_fields), f"{name}: every key is shown to the user"
+
+
+@pytest.mark.parametrize(
+    ("changes", "messages"),
+    [
+        ({"train.beta": 0}, ["train.beta"]),
+        ({"train.beta": "1e-5"}, ["train.beta", "'1e-5'"]),
+        ({"train.betta": 1.0}, ["train.betta: unknown key"]),
+        ({"trian": {}}, ["trian: unknown section"]),
+        ({"extract.layers": [1, 1]}, ["extract.layers", "one layer twice"]),
+        ({"extract.layers": []}, ["extract.layers"]),
+        ({"postprocess.sink_tokens": 5}, ["sink_min_tokens (K' = 5) must exceed sink_tokens (K = 5)"]),
+        ({"postprocess.layer": 7}, ["postprocess.layer: 7 is not among extract.layers"]),
+        ({"reference.dtype": "float32"}, ["reference.dtype: float32 differs from train.dtype bfloat16"]),
+        ({"runtime.processes": 3}, ["train.global_batch_pairs", "runtime.processes = 3"]),
+        ({"render.max_tokens": 1000}, ["nothing is left of the question"]),
+        ({"tokenize.max_prompt_tokens": 2048}, ["must be below max_tokens"]),
+        ({"prepare.test": "train.jsonl"}, ["test pairs must be other pairs"]),
+        ({"model.judge": {"source": "hub", "name": "a/b"}}, ["needs `revision`"]),
+        ({"model.judge": {"source": "folder"}}, ["needs `name`"]),
+        (
+            {"train.beta": -1.0, "render.spans": "all", "runtime.x": 1},
+            ["3 problem", "train.beta", "render.spans", "runtime.x"],
+        ),
+    ],
+)
+def test_each_problem_is_named_by_its_path(
+    tmp_path: Path, root: Path, changes: dict[str, Any], messages: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_all(write(tmp_path, changes, root))
+    for message in messages:
+        assert message in str(caught.value)
+
+
+def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("train:\n  learning_rate: 1e-6\n")
+    assert load_section(tmp_path / "params.yaml", "train", TrainParams).learning_rate == 1e-6
+
+
+def test_zero_sink_tokens_means_no_sink_fix(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("postprocess:\n  sink_tokens: 0\n  sink_min_tokens: 1\n")
+    assert load_section(tmp_path / "params.yaml", "postprocess", PostprocessParams).sink_tokens == 0
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "a: [", "just text"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"params\.yaml"):
+        check_all(tmp_path / "params.yaml")
+
+
+def test_a_missing_file_says_where_stages_run(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file; stages run in the folder"):
+        check_all(tmp_path / "params.yaml")
+
+
+def test_profiles_are_valid_over_the_committed_params(tmp_path: Path, root: Path) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    profiles = sorted((root / "profiles").glob("*.yaml"))
+    assert {"paper.yaml", "official_code.yaml", "clean.yaml", "paper-llama3.yaml"} <= {file.name for file in profiles}
+    for file in profiles:
+        changes = {
+            f"{section}.{key}": value
+            for section, values in yaml.load(file.read_text(encoding="utf-8")).items()
+            for key, value in values.items()
+        }
+        check_all(write(tmp_path, changes, root))
