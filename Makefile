@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 MODEL := models/packaged/SmolLM2-135M-Instruct/model.safetensors
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test doctor plan lint types code-deps clean-work help
+.PHONY: run test doctor plan sample-run lint types code-deps clean-work help
 
 run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
 	dvc repro
@@ -25,6 +25,10 @@ lint: .venv/.test ## ruff
 
 types: .venv/.test ## mypy
 	mypy
+
+sample-run: ## keep the report of the last run under docs/
+	rm -rf docs/sample-run && mkdir -p docs/sample-run
+	cp -r reports/index.md reports/figures docs/sample-run/
 
 code-deps: .venv/.test ## write the code dependencies of all stages into dvc.yaml
 	python -m tests.code_deps

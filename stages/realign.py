@@ -1,7 +1,7 @@
 """Judge weights to the trained tokens: `data/aligned/`."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -58,17 +58,20 @@ def work(stage: Stage) -> None:
     aligned = Artifact(out.path, ALIGNED)
     metrics = {split: _metrics(aligned, split) for split in SPLITS}
     stage.write_metrics({"by_characters": by_characters, **metrics, "refused": refused})
-    for split, found in metrics.items():
-        for name in RESPONSES:
-            matched = found.get(f"{name}_matched_tokens", 1.0)
-            if matched < EXPECTED_MATCH:
-                _log.warning(
-                    "%s: on average only %.1f%% of the %s responses' tokens carry a weight (expected: 95%%); are many"
-                    " cut (render.answer_tokens), or do judge and policy differ in their tokenizer?",
-                    split,
-                    100 * matched,
-                    name,
-                )
+    for message in few_matched(metrics):
+        _log.warning(message)
+
+
+def few_matched(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """A message for each split and response of which, on average, fewer tokens match than the paper expects."""
+    return [
+        f"{split}: on average only {found[f'{name}_matched_tokens']:.1%} of the {name} responses' tokens carry a weight"
+        f" (expected: {EXPECTED_MATCH:.0%}); are many cut (render.answer_tokens), or do judge and policy differ in their"
+        " tokenizer?"
+        for split, found in metrics.items()
+        for name in RESPONSES
+        if found.get(f"{name}_matched_tokens", 1.0) < EXPECTED_MATCH
+    ]
 
 
 def _align_shard(
