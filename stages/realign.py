@@ -66,8 +66,8 @@ def few_matched(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
     """A message for each split and response of which, on average, fewer tokens match than the paper expects."""
     return [
         f"{split}: on average only {found[f'{name}_matched_tokens']:.1%} of the {name} responses' tokens carry a weight"
-        f" (expected: {EXPECTED_MATCH:.0%}); are many cut (render.answer_tokens), or do judge and policy differ in their"
-        " tokenizer?"
+        f" (expected: {EXPECTED_MATCH:.0%}); are many cut (render.answer_tokens), or do judge and policy have different"
+        " tokenizers?"
         for split, found in metrics.items()
         for name in RESPONSES
         if found.get(f"{name}_matched_tokens", 1.0) < EXPECTED_MATCH
