@@ -44,7 +44,7 @@ def main() -> None:
             except PairRefused:
                 continue
         rate = measured_rate(model, prompts, runtime.token_budget)
-    for line in describe(found, rate, sections["train"].epochs):
+    for line in describe(found, rate, sections["train"]):
         print(line)
 
 

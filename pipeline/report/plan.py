@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.config.train import TrainParams
 from pipeline.data.pairs import Pair
 from pipeline.io.parquet import write_table
 from pipeline.judge.render import JudgePair, PairRefused, Renderer
@@ -22,6 +23,7 @@ from pipeline.models.template import TemplateRefusal
 from pipeline.models.training_tokens import prompt_tokens, response_tokens
 from pipeline.schemas.attention import ATTENTION
 from pipeline.schemas.reference import REFERENCE
+from pipeline.train.schedule import total_steps
 
 SAMPLE = 500
 """Pairs that are really rendered and tokenized; the rest is extrapolated from them."""
@@ -85,21 +87,22 @@ def measured_rate(model: LogProbModel, prompts: Sequence[Sequence[int]], token_b
     return sum(len(ids) for ids in taken) / (time.perf_counter() - began)
 
 
-def describe(plan: Plan, rate: float | None, epochs: int) -> Iterator[str]:
+def describe(plan: Plan, rate: float | None, train: TrainParams) -> Iterator[str]:
     """The plan as lines of text. `rate`: forward tokens per second, measured or given; none: no hours."""
     total = sum(plan.pairs.values())
+    steps = total_steps(plan.pairs["train"], train.global_batch_pairs, train.epochs, train.max_steps)
     yield "pairs      " + ", ".join(f"{number:,} {split}" for split, number in plan.pairs.items())
     yield f"sampled    {plan.sampled:,} train pairs, {plan.refused} of them refused"
-    judge, train = plan.judge_tokens * total, plan.training_tokens * plan.pairs["train"] * epochs
+    judge, trained = plan.judge_tokens * total, plan.training_tokens * steps * train.global_batch_pairs
     yield f"judge      {judge:,.0f} tokens ({plan.judge_tokens:,.0f} a pair), {plan.judge_cut_share:.1%} of pairs cut"
     reference = plan.training_tokens * total
     cut = f"{plan.training_cut_share:.1%} of pairs cut"
     yield f"reference  {reference:,.0f} tokens ({plan.training_tokens:,.0f} a pair), {cut}"
-    yield f"train      {train:,.0f} tokens in {epochs} epoch(s)"
+    yield f"train      {trained:,.0f} tokens in {steps:,} steps"
     for name, size in plan.bytes_per_pair.items():
         yield f"disk       {name}: {size * total / 2**20:,.1f} MiB ({size:,.0f} bytes a pair)"
     if rate:
-        passes = {"extract": judge, "reference": reference, "train": TRAINING_COST * train}
+        passes = {"extract": judge, "reference": reference, "train": TRAINING_COST * trained}
         for stage, tokens in passes.items():
             yield f"time       {stage}: {tokens / rate / 3600:.2f} h at {rate:,.0f} forward tokens/s"
 

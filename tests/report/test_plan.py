@@ -6,6 +6,7 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.config.check import check_all
+from pipeline.config.train import TrainParams
 from pipeline.data.prepare import prepare
 from pipeline.data.sources import open_sources
 from pipeline.judge.prompt import load_prompt
@@ -35,7 +36,9 @@ def test_tokens_are_counted_as_the_stages_count_them(root: Path, default_tokeniz
     assert found.training_tokens == pytest.approx(trained / len(rows))
     assert (found.sampled, found.refused, found.judge_cut_share) == (len(rows), 0, 0.0)
     assert set(found.bytes_per_pair) == {"data/judge", "data/attention", "data/reference"}
-    lines = list(describe(found, rate=1000.0, epochs=2))
+    train = TrainParams(epochs=2, global_batch_pairs=2, max_steps=3)
+    lines = list(describe(found, rate=1000.0, train=train))
     assert f"judge      {found.judge_tokens * sum(found.pairs.values()):,.0f} tokens" in lines[2]
+    assert lines[4] == f"train      {found.training_tokens * 6:,.0f} tokens in 3 steps"
     assert [line.split()[1] for line in lines if line.startswith("time")] == ["extract:", "reference:", "train:"]
-    assert not [line for line in describe(found, rate=None, epochs=2) if line.startswith("time")]
+    assert not [line for line in describe(found, rate=None, train=train) if line.startswith("time")]
