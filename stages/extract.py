@@ -45,7 +45,10 @@ def work(stage: Stage) -> None:
         rows = list(shards[split][shard].records())
         judgements = backend.run(judge_prompts(rows))
         return Made(
-            {"attention": attention_table(rows, judgements), "verdicts": verdict_table(rows, judgements)},
+            {
+                "attention": attention_table(rows, judgements, backend.heads, params.source),
+                "verdicts": verdict_table(rows, judgements),
+            },
             tokens=sum(len(row["input_ids"]) for row in rows),
         )
 
@@ -60,6 +63,8 @@ def work(stage: Stage) -> None:
 
 def _verdict_metrics(verdicts: Artifact, split: str) -> dict[str, float]:
     """Judge accuracy, position bias and agreement of the rounds; nothing for an empty split."""
+    if not any(len(shard.table(["prob_a"])) for shard in verdicts.shards(split)):
+        return {}
     columns = [shard.table(["prob_a", "prob_b"]) for shard in verdicts.shards(split)]
     prob_a, prob_b = (
         np.concatenate([table[name].to_numpy() for table in columns]).reshape(-1, 2).T for name in ("prob_a", "prob_b")

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.errors import ModelError
 
 SUPPORTED = {
@@ -60,6 +61,25 @@ def resolve_layers(layers: Sequence[int], num_layers: int) -> tuple[int, ...]:
             f"0 to {num_layers - 1}, or -{num_layers} to -1 counted from the last"
         )
     return tuple(sorted({layer % num_layers for layer in layers}))
+
+
+def resolve_heads(heads: Sequence[int] | str, num_heads: int) -> tuple[int, ...]:
+    """0-based query heads in ascending order; (MEAN_OVER_HEADS,) for `mean`, all of them for `each`.
+
+    Raises ModelError naming `extract.heads` when the model lacks one.
+    """
+    if heads == "mean":
+        return (MEAN_OVER_HEADS,)
+    if heads == "each":
+        return tuple(range(num_heads))
+    wanted = sorted({int(head) for head in heads})
+    outside = [head for head in wanted if not 0 <= head < num_heads]
+    if outside or not wanted:
+        raise ModelError(
+            f"`extract.heads` asks for {outside or 'none'}, but the judge's layers have {num_heads} heads: "
+            f"0 to {num_heads - 1}"
+        )
+    return tuple(wanted)
 
 
 def longrope_boundaries(config: Any) -> frozenset[int]:

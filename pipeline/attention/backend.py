@@ -9,6 +9,11 @@ import numpy.typing as npt
 
 from pipeline.errors import DataError, ModelError
 
+ROLLOUT = -1
+"""In the place of a layer: the product of all of them (DESIGN section 3)."""
+MEAN_OVER_HEADS = -1
+"""In the place of a head: the mean over all of them."""
+
 QueryPosition = Literal["predicting_position", "verdict_token_row"]
 """METHODS A1: the last prompt position, which predicts the verdict, or the position of the verdict token itself."""
 
@@ -28,20 +33,50 @@ class Judgement:
     """What one forward pass says about one prompt."""
 
     rows: dict[int, list[npt.NDArray[np.float32]]]
-    """Layer (0-based) -> per span the scores of the query position, mean over heads."""
+    """Layer (0-based; ROLLOUT for the rollout) -> per span [n] the scores [K, n] of the query position, one row for
+    each of the backend's K `heads`."""
+    verdict: "VerdictProbs | None" = None
+    """None where the backend was not asked for it."""
+
+
+@dataclass(frozen=True)
+class VerdictProbs:
+    """Softmax over the whole vocabulary at the last prompt position."""
+
     prob_a: float
     prob_b: float
-    """Softmax over the whole vocabulary at the last prompt position."""
     top_token: int
     """The most probable token there."""
 
 
+@dataclass
+class Usage:
+    """What a backend has computed so far."""
+
+    prompt_tokens: int = 0
+    """Of the prompts as they are, each prefix counted in every prompt."""
+    computed_tokens: int = 0
+    """Positions that passed through the layers."""
+    flops: float = 0.0
+    """Floating-point operations of these, by `pipeline.attention.flops`."""
+
+
 class Backend(Protocol):
-    """A judge that is ready to work: model loaded, layers and query position fixed."""
+    """A judge that is ready to work: model loaded; layers, heads and query position fixed."""
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """The layers of every Judgement, 0-based and ascending."""
+        """The layers of every Judgement, 0-based and ascending; (ROLLOUT,) for the rollout."""
+        ...
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        """The heads of every row, 0-based and ascending; (MEAN_OVER_HEADS,) for their mean."""
+        ...
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and operations since the backend was opened."""
         ...
 
     def run(self, prompts: Sequence[JudgePrompt], on_progress: Callable[[int], None] | None = None) -> list[Judgement]:

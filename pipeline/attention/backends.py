@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.attention.architectures import check_architecture, resolve_layers
+from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
 from pipeline.attention.backend import Backend
 from pipeline.attention.transformers_backend import TransformersBackend
 from pipeline.attention.verdict import verdict_ids
@@ -34,13 +34,16 @@ def _transformers(
     config = load_config(manifest)
     check_architecture(config)
     resolve_layers(params.layers, config.num_hidden_layers)
+    resolve_heads(params.heads, config.num_attention_heads)
     letters = verdict_ids(load_tokenizer(manifest), manifest.chat_template)
     return TransformersBackend(
         load_model(manifest, params.dtype, device),
         layers=params.layers,
         verdict_ids=letters,
         token_budget=runtime.token_budget,
+        heads=params.heads,
         query=params.query,
+        verdicts=params.verdicts,
     )
 
 

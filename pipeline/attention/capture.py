@@ -17,7 +17,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from pipeline.attention.row import attention_row, mean_over_heads
+from pipeline.attention.row import attention_row, choose_heads
 from pipeline.attention.softcap import softcapped_attention
 from pipeline.errors import ModelError
 
@@ -25,13 +25,15 @@ IMPLEMENTATION = "query_row"
 
 
 class RowCapture:
-    """The rows of one forward pass: one per wanted layer and sequence, mean over heads, float32.
+    """The rows of one forward pass: K heads per wanted layer and sequence, float32.
 
-    `positions[b]` is the query position of sequence b in the right-padded batch. A capture serves one forward pass.
+    `heads` as `resolve_heads` gives them; `positions[b]` is the query position of sequence b in the right-padded batch.
+    A capture serves one forward pass.
     """
 
-    def __init__(self, layers: Sequence[int], positions: Sequence[int]) -> None:
+    def __init__(self, layers: Sequence[int], positions: Sequence[int], heads: Sequence[int]) -> None:
         self.layers = frozenset(layers)
+        self.heads = tuple(heads)
         self.positions = tuple(positions)
         self._rows: dict[int, list[Tensor]] = {}
 
@@ -62,11 +64,11 @@ class RowCapture:
             _check_mask(mask, sequence, length, key.shape[2], window, layer)
             keys = key[sequence, :, :length]
             row = attention_row(query[sequence, :, position], keys, scale, softcap=softcap, window=window)
-            rows.append(mean_over_heads(row))
+            rows.append(choose_heads(row, self.heads))
         self._rows[layer] = rows
 
     def rows(self) -> dict[int, list[Tensor]]:
-        """layer -> per sequence the row [position + 1]. Raises ModelError if a wanted layer was not seen."""
+        """layer -> per sequence the rows [K, position + 1]. Raises ModelError if a wanted layer was not seen."""
         missing = sorted(self.layers - self._rows.keys())
         if missing:
             raise ModelError(

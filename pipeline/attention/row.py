@@ -1,7 +1,11 @@
 """The query row: softmax(q · K^T · scale) of one position, the only attention that this project keeps."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from pipeline.attention.backend import MEAN_OVER_HEADS
 
 
 def attention_row(
@@ -30,6 +34,8 @@ def attention_row(
     return scores.softmax(dim=-1).reshape(heads, length)
 
 
-def mean_over_heads(row: Tensor) -> Tensor:
-    """Mean of a row[H, S] over its heads, float32 [S] (paper section 2.5; METHODS A9)."""
-    return row.float().mean(dim=0)
+def choose_heads(row: Tensor, heads: Sequence[int]) -> Tensor:
+    """Of a row[H, S] those heads, float32 [K, S]; (MEAN_OVER_HEADS,): their mean [1, S] (paper 2.5; METHODS A9)."""
+    if tuple(heads) == (MEAN_OVER_HEADS,):
+        return row.float().mean(dim=0, keepdim=True)
+    return row.float()[list(heads)]

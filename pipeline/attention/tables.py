@@ -11,8 +11,6 @@ from pipeline.errors import ShardError
 from pipeline.schemas.attention import ATTENTION, VERDICTS
 from pipeline.schemas.base import RESPONSES
 
-MEAN_OVER_HEADS = -1
-
 Row = dict[str, Any]
 
 
@@ -28,8 +26,13 @@ def judge_prompts(rows: Sequence[Row]) -> list[JudgePrompt]:
     ]
 
 
-def attention_table(rows: Sequence[Row], judgements: Sequence[Judgement]) -> pa.Table:
-    """One row per pair, response and layer, from both rounds of every pair. `rows` come in pairs: round 1, round 2."""
+def attention_table(
+    rows: Sequence[Row], judgements: Sequence[Judgement], heads: Sequence[int], source: str = "attention"
+) -> pa.Table:
+    """One row per pair, response, layer and head, from both rounds of every pair.
+
+    `rows` come in pairs: round 1, round 2. `heads` and `source` say what the judgements hold.
+    """
     made: list[Row] = []
     for first, second in zip(range(0, len(rows), 2), range(1, len(rows), 2), strict=True):
         row = rows[first]
@@ -38,35 +41,39 @@ def attention_table(rows: Sequence[Row], judgements: Sequence[Judgement]) -> pa.
         for index, name in enumerate(RESPONSES):
             start, end = row[f"{name}_start"], row[f"{name}_end"]
             for layer, scores in judgements[first].rows.items():
-                made.append(
-                    {
-                        "pair_id": row["pair_id"],
-                        "response": name,
-                        "source": "attention",
-                        "layer": layer,
-                        "head": MEAN_OVER_HEADS,
-                        "token_ids": row["input_ids"][start:end],
-                        "offsets": row[f"{name}_offsets"],
-                        "round_1": scores[index],
-                        "round_2": judgements[second].rows[layer][index],
-                    }
-                )
+                for head, round_1, round_2 in zip(
+                    heads, scores[index], judgements[second].rows[layer][index], strict=True
+                ):
+                    made.append(
+                        {
+                            "pair_id": row["pair_id"],
+                            "response": name,
+                            "source": source,
+                            "layer": layer,
+                            "head": head,
+                            "token_ids": row["input_ids"][start:end],
+                            "offsets": row[f"{name}_offsets"],
+                            "round_1": round_1,
+                            "round_2": round_2,
+                        }
+                    )
     return pa.Table.from_pylist(made, schema=ATTENTION)
 
 
 def verdict_table(rows: Sequence[Row], judgements: Sequence[Judgement]) -> pa.Table:
-    """One row per pair and round."""
+    """One row per pair and round; none where no verdict was read."""
     return pa.Table.from_pylist(
         [
             {
                 "pair_id": row["pair_id"],
                 "round": row["round"],
-                "prob_a": judgement.prob_a,
-                "prob_b": judgement.prob_b,
-                "verdict": verdict(judgement.prob_a, judgement.prob_b),
-                "top_token": judgement.top_token,
+                "prob_a": read.prob_a,
+                "prob_b": read.prob_b,
+                "verdict": verdict(read.prob_a, read.prob_b),
+                "top_token": read.top_token,
             }
-            for row, judgement in zip(rows, judgements, strict=True)
+            for row, read in zip(rows, (judgement.verdict for judgement in judgements), strict=True)
+            if read is not None
         ],
         schema=VERDICTS,
     )

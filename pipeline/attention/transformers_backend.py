@@ -11,9 +11,18 @@ from transformers import PreTrainedModel
 from pipeline.attention.architectures import (
     check_model,
     longrope_boundaries,
+    resolve_heads,
     resolve_layers,
 )
-from pipeline.attention.backend import Judgement, JudgePrompt, QueryPosition, check_prompts, describe
+from pipeline.attention.backend import (
+    Judgement,
+    JudgePrompt,
+    QueryPosition,
+    Usage,
+    VerdictProbs,
+    check_prompts,
+    describe,
+)
 from pipeline.attention.capture import RowCapture, capturing
 from pipeline.attention.head import vocabulary_logits
 from pipeline.attention.verdict import verdict
@@ -37,7 +46,9 @@ class TransformersBackend:
         layers: Sequence[int],
         verdict_ids: tuple[int, int],
         token_budget: int,
+        heads: Sequence[int] | str = "mean",
         query: QueryPosition = "predicting_position",
+        verdicts: bool = True,
     ) -> None:
         check_model(model)
         self._model = model.eval()
@@ -45,7 +56,10 @@ class TransformersBackend:
         self._layers = resolve_layers(layers, self._config.num_hidden_layers)
         self._verdict_ids = verdict_ids
         self._token_budget = token_budget
+        self._heads = resolve_heads(heads, self._config.num_attention_heads)
         self._query = query
+        self._verdicts = verdicts
+        self._usage = Usage()
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if not all(0 <= token < self._vocabulary for token in verdict_ids):
             raise ModelError(
@@ -56,6 +70,14 @@ class TransformersBackend:
     @property
     def layers(self) -> tuple[int, ...]:
         return self._layers
+
+    @property
+    def heads(self) -> tuple[int, ...]:
+        return self._heads
+
+    @property
+    def usage(self) -> Usage:
+        return self._usage
 
     def run(self, prompts: Sequence[JudgePrompt], on_progress: Callable[[int], None] | None = None) -> list[Judgement]:
         appended = 1 if self._query == "verdict_token_row" else 0
@@ -92,12 +114,10 @@ class TransformersBackend:
         return [
             Judgement(
                 rows={
-                    layer: [row[i][start:end].cpu().numpy() for start, end in prompt.spans]
+                    layer: [row[i][:, start:end].cpu().numpy() for start, end in prompt.spans]
                     for layer, row in rows.items()
                 },
-                prob_a=prob_a[i],
-                prob_b=prob_b[i],
-                top_token=top[i],
+                verdict=VerdictProbs(prob_a[i], prob_b[i], top[i]) if self._verdicts else None,
             )
             for i, prompt in enumerate(batch)
         ]
@@ -109,7 +129,7 @@ class TransformersBackend:
         input_ids = torch.zeros(len(sequences), max(last) + 1, dtype=torch.long)
         for i, sequence in enumerate(sequences):
             input_ids[i, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        capture = RowCapture(layers, last)
+        capture = RowCapture(layers, last, self._heads)
         output = self._model.base_model(input_ids=input_ids.to(device), use_cache=False, row_capture=capture)
         positions = torch.tensor(last, device=device)
         hidden = output.last_hidden_state[torch.arange(len(sequences), device=device), positions]
@@ -129,7 +149,8 @@ class TransformersBackend:
 
 
 def _check_finite(judgement: Judgement, where: str) -> None:
-    if not (math.isfinite(judgement.prob_a) and math.isfinite(judgement.prob_b)):
+    read = judgement.verdict
+    if read is not None and not (math.isfinite(read.prob_a) and math.isfinite(read.prob_b)):
         raise NonFiniteError(f"{where}: the verdict's probability is not finite; try `extract.dtype: float32`")
     for layer, spans in judgement.rows.items():
         if not all(np.isfinite(scores).all() for scores in spans):

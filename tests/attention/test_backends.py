@@ -43,10 +43,10 @@ def test_opens_a_judge_from_its_folder(judge, dtype):
     assert backend.layers == (0, 2)
     (judgement,) = backend.run([JudgePrompt([5, 6, 7, 8], ((1, 3),))])
     assert {layer: [scores.shape for scores in spans] for layer, spans in judgement.rows.items()} == {
-        0: [(2,)],
-        2: [(2,)],
+        0: [(1, 2)],
+        2: [(1, 2)],
     }
-    assert 0 < judgement.prob_a < 1
+    assert 0 < judgement.verdict.prob_a < 1
 
 
 def test_an_unknown_backend_names_the_param(judge):

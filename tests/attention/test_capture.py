@@ -3,10 +3,12 @@
 import pytest
 import torch
 
+from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.attention.capture import IMPLEMENTATION, RowCapture, capturing, query_row_attention
 from pipeline.errors import ModelError
 
 LENGTH = 6
+MEAN = (MEAN_OVER_HEADS,)
 
 
 def record(capture, layer=0, *, queries=LENGTH, batch=1, window=None, mask=None):
@@ -24,14 +26,14 @@ def causal_mask(window=None):
 
 
 def test_a_layer_that_was_not_seen_is_an_error():
-    capture = RowCapture([0, 2], [LENGTH - 1])
+    capture = RowCapture([0, 2], [LENGTH - 1], MEAN)
     record(capture, 0)
     with pytest.raises(ModelError, match=r"layers \[2\]"):
         capture.rows()
 
 
 def test_a_layer_seen_twice_is_an_error():
-    capture = RowCapture([0], [LENGTH - 1])
+    capture = RowCapture([0], [LENGTH - 1], MEAN)
     record(capture, 0)
     with pytest.raises(ModelError, match="twice"):
         record(capture, 0)
@@ -40,23 +42,23 @@ def test_a_layer_seen_twice_is_an_error():
 @pytest.mark.parametrize("call", [{"batch": 2}, {"queries": 1}], ids=["another batch", "a cached step"])
 def test_states_of_another_batch_are_an_error(call):
     with pytest.raises(ModelError, match="whole sequences"):
-        record(RowCapture([0], [LENGTH - 1]), **call)
+        record(RowCapture([0], [LENGTH - 1], MEAN), **call)
 
 
 def test_unwanted_layers_are_not_kept():
-    capture = RowCapture([1], [2])
+    capture = RowCapture([1], [2], MEAN)
     record(capture, 0)
     record(capture, 1)
     rows = capture.rows()
     assert list(rows) == [1]
-    assert [tuple(row.shape) for row in rows[1]] == [(3,)]
+    assert [tuple(row.shape) for row in rows[1]] == [(1, 3)]
 
 
 @pytest.mark.parametrize("window", [None, 3, LENGTH])
 def test_the_model_mask_is_accepted(window):
-    capture = RowCapture([0], [4])
+    capture = RowCapture([0], [4], MEAN)
     record(capture, window=window, mask=causal_mask(window))
-    assert capture.rows()[0][0].shape == (5,)
+    assert capture.rows()[0][0].shape == (1, 5)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_the_model_mask_is_accepted(window):
 )
 def test_a_mask_that_is_not_the_rows_rule_is_an_error(window, mask):
     with pytest.raises(ModelError, match="layer 0 ran with a mask"):
-        record(RowCapture([0], [4]), window=window, mask=mask)
+        record(RowCapture([0], [4], MEAN), window=window, mask=mask)
 
 
 def test_sinks_are_refused():
@@ -80,7 +82,7 @@ def test_a_layer_that_goes_around_the_registry_is_an_error(tiny_model):
     model = tiny_model("llama")
     attention = model.model.layers[1].self_attn
     attention.forward = lambda hidden_states, **_: (hidden_states, None)
-    capture = RowCapture([0, 1, 3], [4])
+    capture = RowCapture([0, 1, 3], [4], MEAN)
     with torch.inference_mode(), capturing(model):
         model.base_model(input_ids=torch.arange(5)[None], use_cache=False, row_capture=capture)
     with pytest.raises(ModelError, match=r"layers \[1\]"):

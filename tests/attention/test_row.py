@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.attention.row import attention_row, mean_over_heads
+from pipeline.attention.backend import MEAN_OVER_HEADS
+from pipeline.attention.row import attention_row, choose_heads
 
 
 def reference(query, keys, scale, softcap=None, window=None):
@@ -53,14 +54,20 @@ def test_bfloat16_states_give_a_float32_row():
 def test_rows_are_distributions():
     row = attention_row(30 * torch.randn(4, 16), torch.randn(4, 200, 16), 1.0)
     torch.testing.assert_close(row.sum(-1), torch.ones(4))
-    torch.testing.assert_close(mean_over_heads(row).sum(), torch.tensor(1.0))
+    torch.testing.assert_close(choose_heads(row, [MEAN_OVER_HEADS]).sum(), torch.tensor(1.0))
 
 
 def test_mean_is_float32_for_half_precision_rows():
-    assert mean_over_heads(torch.rand(3, 5).bfloat16()).dtype == torch.float32
+    assert choose_heads(torch.rand(3, 5).bfloat16(), [MEAN_OVER_HEADS]).dtype == torch.float32
 
 
 @pytest.mark.parametrize(("query", "keys"), [((4, 8), (2, 5, 16)), ((4, 8), (3, 5, 8))])
 def test_refuses_states_of_different_layers(query, keys):
     with pytest.raises(ValueError, match="do not belong to one layer"):
         attention_row(torch.zeros(query), torch.zeros(keys), 1.0)
+
+
+def test_chosen_heads_in_their_order():
+    row = torch.arange(12.0).view(4, 3)
+    torch.testing.assert_close(choose_heads(row, [1, 3]), row[[1, 3]])
+    torch.testing.assert_close(choose_heads(row, [MEAN_OVER_HEADS]), row.mean(0, keepdim=True))

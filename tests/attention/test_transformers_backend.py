@@ -63,10 +63,10 @@ def assert_equal(judgements, prompts, references, verdict_ids=(A, B), atol=1e-5)
         for layer, spans in judgement.rows.items():
             for scores, (start, end) in zip(spans, prompt.spans, strict=True):
                 assert scores.dtype == np.float32
-                np.testing.assert_allclose(scores, rows[layer][start:end], atol=atol)
-        assert judgement.prob_a == pytest.approx(probs[verdict_ids[0]], abs=atol)
-        assert judgement.prob_b == pytest.approx(probs[verdict_ids[1]], abs=atol)
-        assert judgement.top_token == probs.argmax()
+                np.testing.assert_allclose(scores, rows[layer][None, start:end], atol=atol)
+        assert judgement.verdict.prob_a == pytest.approx(probs[verdict_ids[0]], abs=atol)
+        assert judgement.verdict.prob_b == pytest.approx(probs[verdict_ids[1]], abs=atol)
+        assert judgement.verdict.top_token == probs.argmax()
 
 
 @pytest.mark.parametrize("query", ["predicting_position", "verdict_token_row"])
@@ -155,7 +155,7 @@ def test_bfloat16_rows_are_float32_distributions(tiny_model):
     for judgement, (rows, _) in zip(judgements, references, strict=True):
         for layer in LAYERS:
             assert judgement.rows[layer][0].sum() == pytest.approx(1, abs=1e-6)
-            np.testing.assert_allclose(judgement.rows[layer][0], rows[layer], atol=5e-2)
+            np.testing.assert_allclose(judgement.rows[layer][0][0], rows[layer], atol=5e-2)
 
 
 def test_a_prompt_beyond_the_context_is_refused_before_any_work(tiny_model):

@@ -42,7 +42,7 @@ def test_the_committed_params_are_valid_and_complete(root: Path) -> None:
         ({"train.beta": "1e-5"}, ["train.beta", "'1e-5'"]),
         ({"train.betta": 1.0}, ["train.betta: unknown key"]),
         ({"trian": {}}, ["trian: unknown section"]),
-        ({"extract.layers": [1, 1]}, ["extract.layers", "one layer twice"]),
+        ({"extract.layers": [1, 1]}, ["extract.layers", "names one twice"]),
         ({"extract.layers": []}, ["extract.layers"]),
         ({"postprocess.sink_tokens": 5}, ["sink_min_tokens (K' = 5) must exceed sink_tokens (K = 5)"]),
         ({"postprocess.layer": 7}, ["postprocess.layer: 7 is not among extract.layers"]),
