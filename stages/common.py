@@ -6,7 +6,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,10 +22,13 @@ from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import PipelineError
 from pipeline.io.atomic import write_json
 from pipeline.io.closure import code_digest
-from pipeline.io.logs import start_logging
-from pipeline.io.progress import Progress
+from pipeline.io.logs import start_logging, start_worker_logging
+from pipeline.io.processes import fair_threads
 from pipeline.io.refusal import Refusal
-from pipeline.io.work import Out, Run, open_work
+from pipeline.io.seat import Seat, take_seat
+from pipeline.io.tally import Item, Listener, Tally, Totals
+from pipeline.io.work import Out, Run, Work, join_work, open_work
+from pipeline.io.workers import run_workers
 
 S = TypeVar("S", bound=Section)
 _log = logging.getLogger(__name__)
@@ -36,6 +41,8 @@ class Stage:
     name: str
     root: Path
     runtime: RuntimeParams
+    seat: Seat | None = None
+    """The place of this process among the workers of the stage; None: it is no worker."""
 
     def params(self, section: str, model: type[S]) -> S:
         """A section of params.yaml."""
@@ -77,33 +84,100 @@ class Made:
     tables: Mapping[str, pa.Table]
     refused: Sequence[Refusal] = field(default_factory=tuple)
     tokens: int = 0
+    counts: Mapping[str, float] = field(default_factory=dict)
+    """Figures that `Totals` sums over the shards of a run."""
+
+
+Plan = Mapping[str, Sequence[tuple[int, int]]]
+"""By split the half-open range of pairs of each shard."""
+Report = Callable[[float, int], None]
+"""So many more pairs, and tokens, of the shard in the making are done. One of a pair's two prompts is 0.5 pairs."""
+Maker = Callable[[str, int, Report], Made]
+"""Makes a shard of a split; may report parts of it, so that a shard of minutes shows movement."""
 
 
 def map_shards(
     stage: Stage,
     run: Run,
     outs: Sequence[Out],
-    plan: Mapping[str, Sequence[tuple[int, int]]],
+    plan: Plan,
     make: Callable[[str, int], Made],
     may_refuse: bool = False,
 ) -> dict[str, int]:
-    """Make every missing shard, then publish all. `plan`: by split the range of pairs of each shard.
+    """Make every missing shard in this process, then publish all.
 
     A stage that `may_refuse` pairs writes `data/refused/<stage>.parquet`. Returns the refused pairs by reason.
     """
     refused = stage.path(f"data/refused/{stage.name}.parquet") if may_refuse else None
     with open_work(stage.root, run, outs, refused) as work:
-        pairs = {
-            (split, shard): rows[1] - rows[0] for split, ranges in plan.items() for shard, rows in enumerate(ranges)
-        }
-        done = sum(number for (split, shard), number in pairs.items() if work.is_done(split, shard))
-        progress = Progress(stage.name, sum(pairs.values()), done=done)
-        for split, ranges in plan.items():
-            for shard in work.missing(split, len(ranges)):
-                made = make(split, shard)
-                work.write(split, shard, len(ranges), ranges[shard], made.tables, made.refused)
-                progress.advance(pairs[split, shard], made.tokens, f"{split} shard {shard}")
+        with closing(_tally(stage, work, plan)) as tally:
+            _make_shards(work, plan, _missing(work, plan), lambda: lambda split, shard, _: make(split, shard), tally)
         return work.publish({split: len(ranges) for split, ranges in plan.items()})
+
+
+def map_model_shards(
+    stage: Stage,
+    run: Run,
+    outs: Sequence[Out],
+    plan: Plan,
+    open_maker: Callable[[], Maker],
+    devices: Sequence[Sequence[str]],
+    on_done: Callable[[Totals], None] | None = None,
+) -> None:
+    """Make every missing shard in one process for each entry of `devices`, then publish all.
+
+    Args:
+        open_maker: loads the model. Called once in each process that makes shards, and only there.
+        devices: for each process what its CUDA_VISIBLE_DEVICES is to name (`pipeline.models.device.worker_devices`).
+            No more processes are started than shards are missing; a single one is this process itself.
+        on_done: told what this run has made, if it made anything.
+
+    In a worker this makes its share of the shards, and ends the process: what comes after is the launcher's.
+    Raises PipelineError that names the failed workers, when the others have made their shares.
+    """
+    if stage.seat is not None:
+        work = join_work(stage.root, run, outs)
+        _make_shards(work, plan, stage.seat.shards(work.folder, run.key), open_maker, stage.seat)
+        sys.exit(0)
+    with open_work(stage.root, run, outs) as work:
+        missing = _missing(work, plan)
+        used = devices[: len(missing)]
+        with closing(_tally(stage, work, plan, workers=max(1, len(used)))) as tally:
+            if len(used) > 1:
+                _log.info("%d shards are missing: starting %d workers", len(missing), len(used))
+                threads = stage.runtime.threads or os.environ.get("OMP_NUM_THREADS") or fair_threads(len(used))
+                environment = {"OMP_NUM_THREADS": str(threads)}
+                module = f"stages.{stage.name}"
+                run_workers(module, stage.root, work.folder, run.key, missing, used, environment, tally)
+            else:
+                _make_shards(work, plan, missing, open_maker, tally)
+        if on_done and (totals := tally.totals()):
+            on_done(totals)
+        work.publish({split: len(ranges) for split, ranges in plan.items()})
+
+
+def _missing(work: Work, plan: Plan) -> list[Item]:
+    return [(split, shard) for split, ranges in plan.items() for shard in work.missing(split, len(ranges))]
+
+
+def _tally(stage: Stage, work: Work, plan: Plan, workers: int = 1) -> Tally:
+    pairs = {(split, shard): end - begin for split, ranges in plan.items() for shard, (begin, end) in enumerate(ranges)}
+    return Tally(stage.name, pairs, sum(number for item, number in pairs.items() if work.is_done(*item)), workers)
+
+
+def _make_shards(
+    work: Work, plan: Plan, items: Sequence[Item], open_maker: Callable[[], Maker], listener: Listener
+) -> None:
+    """Make and write shards one after the other. Without any, no model is loaded."""
+    if not items:
+        return
+    make = open_maker()
+    for item in items:
+        split, shard = item
+        listener.begin(item)
+        made = make(split, shard, partial(listener.part, item))
+        work.write(split, shard, len(plan[split]), plan[split][shard], made.tables, made.refused)
+        listener.made(item, made.tokens, made.counts)
 
 
 def library_versions() -> dict[str, str]:
@@ -113,16 +187,23 @@ def library_versions() -> dict[str, str]:
 
 
 def main(name: str, work: Callable[[Stage], None]) -> None:
-    """Run a stage. Expected errors end it with their message alone and exit status 1."""
+    """Run a stage. Expected errors end it with their message alone and exit status 1; a worker's launcher says them."""
     root = Path(os.environ.get("DVC_ROOT", ".")).resolve()
+    seat = take_seat()
     try:
         sections = check_all(root / "params.yaml")
         runtime: RuntimeParams = sections["runtime"]
-        start_logging(name, root, runtime.log_level)
+        if seat:
+            start_worker_logging(seat.log, runtime.log_level)
+        else:
+            start_logging(name, root, runtime.log_level)
         began = time.monotonic()
-        work(Stage(name, root, runtime))
+        work(Stage(name, root, runtime, seat))
         _log.info("done in %.1f s", time.monotonic() - began)
     except PipelineError as error:
-        sys.exit(f"{name}: {error}")
+        if seat is None:
+            sys.exit(f"{name}: {error}")
+        seat.failed(str(error))
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted; run again to go on where it stopped")

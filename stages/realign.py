@@ -15,7 +15,7 @@ from pipeline.io.parquet import read_table
 from pipeline.io.refusal import Refusal
 from pipeline.io.work import Out
 from pipeline.realign.aligned import JudgeTokens, NotAligned, TrainTokens
-from pipeline.realign.rows import AlignedPair, MatchStatistics, PairTokens, align_rows
+from pipeline.realign.rows import AlignedPair, PairTokens, align_rows
 from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
 from pipeline.schemas.refused import REFUSED
@@ -83,8 +83,7 @@ def _align_shard(
     table = tokens.table()
     rows = {pair_id: row for row, pair_id in enumerate(table["pair_id"].to_pylist())}
     pairs = list(_pairs(weights.table(), table))
-    statistics = {name: MatchStatistics() for name in RESPONSES}
-    results = list(align_rows(pairs, params, statistics, by_characters=by_characters))
+    results = list(align_rows(pairs, params, by_characters=by_characters))
     refused = [
         (rows[pair.pair_id], pair.pair_id, result)
         for pair, result in zip(pairs, results, strict=True)

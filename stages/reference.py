@@ -11,7 +11,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.io.artifact import Artifact
 from pipeline.io.lists import arrays_of
 from pipeline.io.work import Out
-from pipeline.models.device import choose_device
+from pipeline.models.device import choose_device, worker_devices
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.named import named_model
@@ -19,7 +19,7 @@ from pipeline.models.response_logps import response_logps
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.reference import REFERENCE
 from pipeline.schemas.tokens import TOKENS
-from stages.common import Made, Stage, main, map_shards
+from stages.common import Made, Maker, Report, Stage, main, map_model_shards
 
 RESPONSES = ("chosen", "rejected", "gold")
 
@@ -37,25 +37,37 @@ def work(stage: Stage) -> None:
         facts={"model": manifest.name, "revision": manifest.revision, "dtype": params.dtype},
         mixable={"device": device.type},
     )
-    model = LogProbModel(load_model(manifest, params.dtype, device))
 
-    def make(split: str, shard: int) -> Made:
-        rows = list(shards[split][shard].records())
-        places = [(i, name) for i, row in enumerate(rows) for name in RESPONSES if row[f"{name}_ids"] is not None]
-        sequences = [(rows[i]["prompt_ids"], rows[i][f"{name}_ids"]) for i, name in places]
-        made: list[dict[str, Any]] = [{"pair_id": row["pair_id"]} for row in rows]
-        for (i, name), logps in zip(places, response_logps(model, sequences, stage.runtime.token_budget), strict=True):
-            if not np.isfinite(logps).all():
-                raise NonFiniteError(
-                    f"pair {rows[i]['pair_id']}: a log-prob of its {name} response is not finite under {manifest.name}"
-                    f" in {params.dtype}; try reference.dtype and train.dtype: float32"
-                )
-            made[i][f"{name}_logps"] = logps
-        table = pa.Table.from_pylist(made, schema=REFERENCE)
-        return Made({"reference": table}, tokens=sum(len(prompt) + len(response) for prompt, response in sequences))
+    def open_maker() -> Maker:
+        model = LogProbModel(load_model(manifest, params.dtype, device))
+
+        def make(split: str, shard: int, report: Report) -> Made:
+            rows = list(shards[split][shard].records())
+            places = [(i, name) for i, row in enumerate(rows) for name in RESPONSES if row[f"{name}_ids"] is not None]
+            sequences = [(rows[i]["prompt_ids"], rows[i][f"{name}_ids"]) for i, name in places]
+            each = len(rows) / max(1, len(sequences))
+            logps = response_logps(
+                model,
+                sequences,
+                stage.runtime.token_budget,
+                on_progress=lambda number, tokens: report(each * number, tokens),
+            )
+            made: list[dict[str, Any]] = [{"pair_id": row["pair_id"]} for row in rows]
+            for (i, name), found in zip(places, logps, strict=True):
+                if not np.isfinite(found).all():
+                    raise NonFiniteError(
+                        f"pair {rows[i]['pair_id']}: a log-prob of its {name} response is not finite under"
+                        f" {manifest.name} in {params.dtype}; try reference.dtype and train.dtype: float32"
+                    )
+                made[i][f"{name}_logps"] = found
+            table = pa.Table.from_pylist(made, schema=REFERENCE)
+            return Made({"reference": table}, tokens=sum(len(prompt) + len(ids) for prompt, ids in sequences))
+
+        return make
 
     out = Out("reference", stage.path("data/reference"), REFERENCE)
-    map_shards(stage, run, [out], {split: [shard.rows for shard in of] for split, of in shards.items()}, make)
+    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
+    map_model_shards(stage, run, [out], plan, open_maker, worker_devices(stage.runtime.workers, device))
     reference = Artifact(out.path, REFERENCE)
     stage.write_metrics({split: _metrics(reference, split) for split in SPLITS})
 

@@ -14,24 +14,36 @@ class Progress:
 
     def __init__(self, label: str, total: int, unit: str = "pairs", done: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.done = self._resumed = done
+        self.done: float = done
+        self._resumed = done
         self.tokens = 0
         self._began = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
+        self._line_is_open = False
 
-    def advance(self, units: int, tokens: int = 0, note: str = "") -> None:
+    def advance(self, units: float, tokens: int = 0, note: str = "") -> None:
         """So many more units are done. `note`: what is worth seeing now, such as the loss."""
-        self.done += units
-        self.tokens += tokens
+        self.update(self.done + units, self.tokens + tokens, note)
+
+    def update(self, done: float, tokens: int, note: str = "") -> None:
+        """So many units are done in all, resumed ones included, and so many tokens since the beginning."""
+        self.done, self.tokens = done, tokens
         now = time.monotonic()
         if now - self._shown >= (_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS) or self.done >= self.total:
             self._shown = now
             self._show(now - self._began, note)
 
+    def close(self) -> None:
+        """End the line on a terminal, so that what is written next begins its own."""
+        if self._line_is_open:
+            sys.stderr.write("\n")
+            sys.stderr.flush()
+            self._line_is_open = False
+
     def _show(self, seconds: float, note: str) -> None:
         rate = (self.done - self._resumed) / max(seconds, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        parts = [f"{self.label} {self.done}/{self.total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
+        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        parts = [f"{self.label} {int(self.done)}/{self.total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
         if self.tokens:
             parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
         parts.append(f"{_clock(left)} left" if self.done < self.total else f"in {_clock(seconds)}")
@@ -39,10 +51,13 @@ class Progress:
             parts.append(note)
         text = ", ".join(parts)
         if self._terminal:
-            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if self.done >= self.total else ""))
+            sys.stderr.write(f"\r\x1b[K{text}")
             sys.stderr.flush()
+            self._line_is_open = True
+            if self.done >= self.total:
+                self.close()
         else:
-            _log.info(text, extra={"done": self.done, "total": self.total, "rate": rate})
+            _log.info(text, extra={"done": round(self.done, 2), "total": self.total, "rate": rate})
 
 
 def _clock(seconds: float) -> str:

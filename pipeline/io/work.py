@@ -142,13 +142,18 @@ def open_work(root: Path, run: Run, outs: Sequence[Out], refused: Path | None = 
     device kind and the run does not allow mixing.
     """
     sweep_published(root, keep=run.stage)
-    folder = root / ".work" / run.stage / run.key
+    folder = _folder(root, run)
     with locked(folder / "lock.json"):
         _check_mixing(folder / "run.json", run)
         done = sum(1 for _ in folder.glob("refused/*/part-*.parquet"))
         if done:
             _log.info("resuming %s: %d finished shards in %s", run.stage, done, folder)
         yield Work(folder, run, outs, refused)
+
+
+def join_work(root: Path, run: Run, outs: Sequence[Out]) -> Work:
+    """The work folder that the launcher of this process has opened, to write shards into it: no lock, no publishing."""
+    return Work(_folder(root, run), run, outs, None)
 
 
 def sweep_published(root: Path, keep: str) -> None:
@@ -160,6 +165,10 @@ def sweep_published(root: Path, keep: str) -> None:
     for marker in (root / ".work").glob(f"*/*/{_PUBLISHED}"):
         if marker.parent.parent.name != keep:
             shutil.rmtree(marker.parent, ignore_errors=True)
+
+
+def _folder(root: Path, run: Run) -> Path:
+    return root / ".work" / run.stage / run.key
 
 
 def _check_mixing(path: Path, run: Run) -> None:

@@ -1,6 +1,6 @@
 """Per-token log-probs of many responses, batched by a token budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -13,13 +13,23 @@ Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 
 
 @torch.inference_mode()
-def response_logps(model: LogProbModel, sequences: Sequences, token_budget: int) -> list[NDArray[np.float32]]:
-    """For each (prompt ids, response ids) the log-probs of the response's tokens, float32 [T], in the given order."""
+def response_logps(
+    model: LogProbModel,
+    sequences: Sequences,
+    token_budget: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[NDArray[np.float32]]:
+    """For each (prompt ids, response ids) the log-probs of the response's tokens, float32 [T], in the given order.
+
+    `on_progress` is called with the number of sequences, and their tokens, that each batch finished.
+    """
     lengths = [len(prompt) + len(response) for prompt, response in sequences]
     found: dict[int, NDArray[np.float32]] = {}
     for batch in token_batches(lengths, token_budget):
         logps = _batch_logps(model, [sequences[index] for index in batch])
         found |= dict(zip(batch, logps, strict=True))
+        if on_progress is not None:
+            on_progress(len(batch), sum(lengths[index] for index in batch))
     return [found[index] for index in range(len(sequences))]
 
 

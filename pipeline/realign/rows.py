@@ -1,4 +1,4 @@
-"""Realignment of the pairs of one shard, in the order of its rows, and how much of the weight arrived."""
+"""Realignment of the pairs of one shard, in the order of its rows."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,38 +25,10 @@ class AlignedPair:
     rejected: Aligned
 
 
-@dataclass(slots=True)
-class MatchStatistics:
-    """Sums over responses; those of two shards add up to those of both."""
-
-    responses: int = 0
-    tokens: float = 0.0
-    mass: float = 0.0
-
-    def add(self, aligned: Aligned) -> None:
-        self.responses += 1
-        self.tokens += aligned.matched_tokens
-        self.mass += aligned.matched_mass
-
-    def merge(self, other: "MatchStatistics") -> None:
-        self.responses += other.responses
-        self.tokens += other.tokens
-        self.mass += other.mass
-
-    def means(self) -> dict[str, float]:
-        """Mean share of tokens matched (the paper expects more than 0.95) and mean share of the weight carried."""
-        count = max(self.responses, 1)
-        return {"matched_tokens": self.tokens / count, "matched_mass": self.mass / count}
-
-
 def align_rows(
-    pairs: Iterable[PairTokens],
-    params: RealignParams,
-    statistics: dict[str, MatchStatistics],
-    *,
-    by_characters: bool,
+    pairs: Iterable[PairTokens], params: RealignParams, *, by_characters: bool
 ) -> Iterator[AlignedPair | NotAligned]:
-    """Yield every pair with its weights, or why it is refused; count the others in ``statistics``, by response."""
+    """Yield every pair with its weights, or why it is refused."""
     for pair in pairs:
         chosen = _align(pair, "chosen", params, by_characters)
         rejected = _align(pair, "rejected", params, by_characters)
@@ -65,8 +37,6 @@ def align_rows(
         elif isinstance(rejected, NotAligned):
             yield rejected
         else:
-            statistics["chosen"].add(chosen)
-            statistics["rejected"].add(rejected)
             yield AlignedPair(pair.pair_id, chosen, rejected)
 
 

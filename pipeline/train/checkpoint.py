@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_st
 from torch.distributed.checkpoint.state_dict import set_state_dict as set_both
 
 from pipeline.errors import CheckpointError
-from pipeline.io.atomic import write_json
+from pipeline.io.atomic import sync_folder, write_json
 
 KEPT = 2
 _NAME = re.compile(r"step-(\d{8})")
@@ -94,10 +94,10 @@ class Checkpoints:
             dcp.save({"model": weights, "optimizer": moments}, storage_writer=dcp.FileSystemWriter(fresh))
             if dist.get_rank() == 0:
                 write_json(fresh / "state.json", {"depends": self.depends, "state": asdict(state)})
-                _sync(fresh)
+                sync_folder(fresh)
                 shutil.rmtree(self._path(state.step), ignore_errors=True)
                 os.rename(fresh, self._path(state.step))
-                _sync(self.folder)
+                sync_folder(self.folder)
                 self._prune(state.best)
         except (OSError, CheckpointException) as error:
             raise CheckpointError(_cannot_write(self.folder, error)) from error
@@ -154,11 +154,3 @@ def _cannot_write(folder: Path, error: OSError | CheckpointException) -> str:
     full = any(isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT) for cause in causes)
     what = f"the disk is full ({shutil.disk_usage(folder).free // 2**20} MiB free)" if full else f"{causes[0]}"
     return f"{folder}: a checkpoint could not be written: {what}; the earlier ones are whole: run again to go on there"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,6 @@
 """Several training processes on this machine, by torchrun."""
 
-import ctypes
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +8,13 @@ from pathlib import Path
 from pipeline.errors import PipelineError
 from pipeline.io.atomic import write_text
 from pipeline.io.lock import locked
+from pipeline.io.processes import die_with_parent, fair_threads
 from pipeline.train.finish import Finished, read_finished
 from pipeline.train.run import Job, run_training
 
 WORK_VARIABLE = "ATTENTIONPO_TRAIN_WORK"
 """Environment variable by which a worker learns the run's work folder."""
 _FAILURE = "failure.txt"
-_PR_SET_PDEATHSIG = 1
-# Loaded here, because little is allowed between fork and exec, where `die_with_parent` runs.
-_LIBC = ctypes.CDLL(None)
 
 
 def launch(module: str, processes: int, threads: int | None, work: Path, root: Path) -> Finished:
@@ -29,8 +25,11 @@ def launch(module: str, processes: int, threads: int | None, work: Path, root: P
     failure = work / _FAILURE
     failure.unlink(missing_ok=True)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    share = threads or max(1, (os.cpu_count() or 1) // processes)
-    environment = {**os.environ, WORK_VARIABLE: str(work), "OMP_NUM_THREADS": str(share)}
+    environment = {
+        **os.environ,
+        WORK_VARIABLE: str(work),
+        "OMP_NUM_THREADS": str(threads or fair_threads(processes)),
+    }
     status = subprocess.Popen([*torchrun, "-m", module], cwd=root, env=environment, preexec_fn=die_with_parent).wait()
     finished = read_finished(work)
     if status or finished is None:
@@ -66,9 +65,3 @@ def run_worker(job: Job) -> None:
     except PipelineError as error:
         write_text(job.work / _FAILURE, str(error))
         raise
-
-
-def die_with_parent() -> None:
-    """Let the kernel kill this process when its parent is killed (Linux), so that no orphan goes on writing."""
-    if sys.platform == "linux":
-        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -1,7 +1,7 @@
 """What the weights of a data set look like: the numbers of Table 1 and Table 2 of AttentionPO, gathered in one pass.
 
-Everything is a sum, so the statistics of two shards add up to those of both. Float sums depend on their order in the
-last digits: merge in the order of the shards and the result is the same on every run.
+Everything is a sum. Float sums depend on their order in the last digits: add responses in the order of the shards and
+the result is the same on every run.
 """
 
 from dataclasses import dataclass, field
@@ -42,13 +42,6 @@ class SpreadSums:
         self.length += len(weights)
         self.share[: len(weights)] += weights[:SHARES]
 
-    def merge(self, other: "SpreadSums") -> None:
-        self.responses += other.responses
-        self.std += other.std
-        self.max += other.max
-        self.length += other.length
-        self.share += other.share
-
     def means(self) -> dict[str, float]:
         """``std`` (of the population, ddof 0), ``max``, ``length`` in judge-context tokens, and the mean weight of the
         first tokens, ``share_1`` to ``share_3`` (0 for a token that a response does not have). All 0 without responses.
@@ -70,11 +63,6 @@ class TokenSums:
         self._grow(int(token_ids.max()) + 1)
         np.add.at(self.weight, token_ids, weights)
         np.add.at(self.occurrences, token_ids, 1)
-
-    def merge(self, other: "TokenSums") -> None:
-        self._grow(len(other.weight))
-        self.weight[: len(other.weight)] += other.weight
-        self.occurrences[: len(other.occurrences)] += other.occurrences
 
     def most_weighted(self, top: int, min_occurrences: int) -> list[TokenMean]:
         """The ``top`` tokens by mean weight over all their occurrences, of those that occur at least
@@ -109,9 +97,3 @@ class WeightStatistics:
         self.with_sink.add(with_sink)
         self.without_sink.add(after)
         self.tokens.add(token_ids, after)
-
-    def merge(self, other: "WeightStatistics") -> None:
-        """Add the statistics of the shard that comes next."""
-        self.with_sink.merge(other.with_sink)
-        self.without_sink.merge(other.without_sink)
-        self.tokens.merge(other.tokens)

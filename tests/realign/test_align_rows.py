@@ -1,11 +1,11 @@
-"""A shard's pairs: their order, refusals, and how much of the weight arrived."""
+"""A shard's pairs: their order and refusals."""
 
 import numpy as np
 import pytest
 
 from pipeline.config.realign import RealignParams
 from pipeline.realign.aligned import JudgeTokens, NotAligned, TrainTokens
-from pipeline.realign.rows import MatchStatistics, PairTokens, align_rows
+from pipeline.realign.rows import PairTokens, align_rows
 
 CLEAN = RealignParams(eos_weight="mean", renormalize=True, length="trained")
 
@@ -24,32 +24,20 @@ NONE = response([1, 2], [8, 9])
 
 
 def align(pairs, params=CLEAN):
-    statistics = {"chosen": MatchStatistics(), "rejected": MatchStatistics()}
     rows = [PairTokens(pair_id=f"p{k}", chosen=chosen, rejected=rejected) for k, (chosen, rejected) in enumerate(pairs)]
-    return list(align_rows(rows, params, statistics, by_characters=False)), statistics
+    return list(align_rows(rows, params, by_characters=False))
 
 
 def test_rows_keep_their_order_and_their_sides():
-    rows, _ = align([(WHOLE, HALF), (HALF, WHOLE)])
+    rows = align([(WHOLE, HALF), (HALF, WHOLE)])
     assert [row.pair_id for row in rows] == ["p0", "p1"]
     assert rows[0].chosen.weights.tolist() == rows[1].rejected.weights.tolist() == [0.25] * 4
     assert rows[0].rejected.weights.tolist() == [0.5, 0.5, 0, 0]
 
 
 @pytest.mark.parametrize(("pair", "side"), [((NONE, WHOLE), "chosen"), ((WHOLE, NONE), "rejected")])
-def test_one_response_refuses_the_pair_and_neither_is_counted(pair, side):
-    rows, statistics = align([pair, (WHOLE, WHOLE)])
+def test_one_response_refuses_the_pair_and_no_other(pair, side):
+    rows = align([pair, (WHOLE, WHOLE)])
     assert isinstance(rows[0], NotAligned)
     assert rows[0].detail.startswith(side)
     assert rows[1].pair_id == "p1"
-    assert statistics["chosen"].responses == statistics["rejected"].responses == 1
-
-
-def test_statistics_are_means_over_responses_and_add_up():
-    _, first = align([(WHOLE, HALF)])
-    _, second = align([(HALF, HALF), (HALF, NONE)], RealignParams())
-    first["chosen"].merge(second["chosen"])
-    first["rejected"].merge(second["rejected"])
-    assert first["chosen"].means() == pytest.approx({"matched_tokens": 2 / 3, "matched_mass": 2 / 3})
-    assert first["rejected"].means() == pytest.approx({"matched_tokens": 1 / 3, "matched_mass": 1 / 3})
-    assert MatchStatistics().means() == {"matched_tokens": 0, "matched_mass": 0}

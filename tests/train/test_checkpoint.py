@@ -75,7 +75,7 @@ def test_an_unfinished_checkpoint_is_absent(tmp_path: Path, monkeypatch: pytest.
     name = {
         "before the weights": "pipeline.train.checkpoint.dcp.save",
         "before the state": "pipeline.train.checkpoint.write_json",
-        "before the name": "pipeline.train.checkpoint._sync",
+        "before the name": "pipeline.train.checkpoint.sync_folder",
     }[moment]
     with monkeypatch.context() as patch:
         patch.setattr(name, die)

@@ -1,4 +1,4 @@
-"""Streamed and merged statistics against one pass over everything at once."""
+"""Statistics gathered response by response against those of everything at once."""
 
 from collections import defaultdict
 
@@ -65,36 +65,6 @@ def test_rare_tokens_are_left_out_and_equal_means_go_by_id():
     assert [(row.token_id, row.occurrences) for row in tokens.most_weighted(10, 2)] == [(2, 2), (5, 2)]
     assert [row.token_id for row in tokens.most_weighted(1, 1)] == [9]
     assert [row.token_id for row in tokens.most_weighted(9, 0)] == [9, 2, 5]
-
-
-def test_shards_add_up_to_the_whole():
-    rows = list(responses())
-    whole, merged = collect(rows), WeightStatistics()
-    for shard in (rows[:1], rows[1:1], rows[1:40], rows[40:]):
-        merged.merge(collect(shard))
-    assert merged.with_sink.means() == pytest.approx(whole.with_sink.means(), rel=1e-12)
-    assert merged.without_sink.means() == pytest.approx(whole.without_sink.means(), rel=1e-12)
-    assert merged.tokens.occurrences.tolist() == whole.tokens.occurrences.tolist()
-    np.testing.assert_allclose(merged.tokens.weight, whole.tokens.weight, rtol=1e-12)
-
-
-def test_merging_leaves_the_other_as_it_was():
-    rows = list(responses())
-    first, second = collect(rows[:30]), collect(rows[30:])
-    before = (second.with_sink.means(), second.tokens.weight.tolist())
-    first.merge(second)
-    first.add(*rows[0])
-    assert (second.with_sink.means(), second.tokens.weight.tolist()) == before
-
-
-def test_the_same_shards_give_the_same_numbers_to_the_bit():
-    def once():
-        merged = WeightStatistics()
-        for seed in range(3):
-            merged.merge(collect(responses(seed=seed)))
-        return merged.with_sink.means(), merged.tokens.weight.tolist()
-
-    assert once() == once()
 
 
 def test_nothing_seen():
