@@ -13,7 +13,7 @@ from pipeline.judge.prompt import load_prompt
 from pipeline.judge.render import PairRefused, Renderer
 from pipeline.models.chat import Chat
 from pipeline.models.device import choose_device
-from pipeline.models.load import load_model, load_tokenizer
+from pipeline.models.load import load_config, load_model, load_tokenizer
 from pipeline.models.logps import LogProbModel
 from pipeline.models.resolve import resolve
 from pipeline.report.plan import describe, measured_rate, plan
@@ -32,7 +32,9 @@ def main() -> None:
     pairs = prepare(open_sources(params, root), params.validation_share, params.limit).pairs
     chat = Chat(load_tokenizer(judge), judge.chat_template)
     renderer = Renderer(chat, load_prompt(root / "pipeline/judge/prompt.txt"), sections["render"])
-    found = plan(pairs, renderer, Chat(load_tokenizer(start), start.chat_template, role="start"), sections)
+    trained = Chat(load_tokenizer(start), start.chat_template, role="start")
+    judge_heads = load_config(judge).get_text_config().num_attention_heads
+    found = plan(pairs, renderer, trained, sections, judge_heads)
     rate = given.rate
     if rate is None:
         device = choose_device(runtime.device, runtime.threads)

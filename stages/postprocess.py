@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.config.postprocess import PostprocessParams
-from pipeline.errors import ConfigError
-from pipeline.io.artifact import Artifact, Shard
+from pipeline.errors import DataError
+from pipeline.io.artifact import Artifact
 from pipeline.io.lists import arrays_of, list_array
 from pipeline.io.work import Out
 from pipeline.models.load import load_tokenizer
@@ -16,9 +15,13 @@ from pipeline.models.named import named_model
 from pipeline.schemas.attention import ATTENTION
 from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
 from pipeline.schemas.weights import WEIGHTS
+from pipeline.weights.choose import MEAN_OVER_HEADS, RowsChosen, choose_rows
+from pipeline.weights.heads import mean_over_heads
 from pipeline.weights.rows import ScoredResponse, postprocess_rows
 from pipeline.weights.stats import WeightStatistics
 from stages.common import Made, Stage, main, map_shards
+
+READ_BY_STATISTICS = ["pair_id", "response", "layer", "head", "token_ids", "round_1", "round_2"]
 
 
 def work(stage: Stage) -> None:
@@ -26,43 +29,39 @@ def work(stage: Stage) -> None:
     params = stage.params("postprocess", PostprocessParams)
     attention = Artifact(stage.path("data/attention"), ATTENTION)
     shards = {split: attention.shards(split) for split in SPLITS}
-    layer = cached_layer(attention, params.layer)
+    chosen = cached_rows(attention, params)
 
     def make(split: str, shard: int) -> Made:
-        table = _rows_of_layer(shards[split][shard], layer)
+        table = mean_over_heads(shards[split][shard].table(), chosen.layer, chosen.heads)
         weights = list(postprocess_rows(_scored(table), params, _no_statistics()))
         kept = table.select(["pair_id", "response", "token_ids", "offsets"])
         return Made({"weights": kept.append_column("weights", list_array(weights, FLOATS))})
 
     # The tables of most weighted tokens change metrics only, yet they are params of this stage.
     made_by = {name: attention.facts()[name] for name in ("model", "revision", "tokenizer", "dtype")}
-    run = stage.run({**params.model_dump(), "layer": layer}, {"attention": attention.digest}, facts=made_by)
+    run = stage.run({**params.model_dump(), **asdict(chosen)}, {"attention": attention.digest}, facts=made_by)
     out = Out("weights", stage.path("data/weights"), WEIGHTS)
     map_shards(stage, run, [out], {split: [shard.rows for shard in of] for split, of in shards.items()}, make)
 
     statistics = _no_statistics()
     for shard in shards["train"]:
-        for _ in postprocess_rows(_scored(_rows_of_layer(shard, layer)), params, statistics):
+        table = mean_over_heads(shard.table(READ_BY_STATISTICS), chosen.layer, chosen.heads)
+        for _ in postprocess_rows(_scored(table), params, statistics):
             pass
-    _write_statistics(stage, params, layer, statistics)
+    _write_statistics(stage, params, chosen, statistics)
 
 
-def cached_layer(attention: Artifact, layer: int) -> int:
-    """The 0-based layer to use. Raises ConfigError when `extract` did not cache it."""
-    depth = attention.facts()["num_layers"]
-    cached = sorted(set(pc.unique(attention.shards("train")[0].table(["layer"])["layer"]).to_pylist()))
-    wanted = layer + depth if layer < 0 else layer
-    if wanted not in cached:
-        raise ConfigError(
-            f"postprocess.layer: layer {wanted} is not cached; data/attention holds {cached}. Choose one of them,"
-            f" or add {wanted} to extract.layers"
-        )
-    return wanted
-
-
-def _rows_of_layer(shard: Shard, layer: int) -> pa.Table:
-    table = shard.table()
-    return table.filter(pc.equal(table["layer"], layer))
+def cached_rows(attention: Artifact, params: PostprocessParams) -> RowsChosen:
+    """The rows to use. Raises ConfigError when `extract` did not cache them, DataError when it cached none at all."""
+    for split in SPLITS:
+        for shard in attention.shards(split):
+            table = shard.table(["source", "layer", "head"])
+            if len(table):
+                sources, layers, heads = (table[name].unique().to_pylist() for name in table.column_names)
+                return choose_rows(
+                    params, source=sources[0], layers=layers, heads=heads, num_layers=attention.facts()["num_layers"]
+                )
+    raise DataError(f"{attention.path}: holds no row: every pair was refused; data/refused/render.parquet says why")
 
 
 def _scored(table: pa.Table) -> Iterator[ScoredResponse]:
@@ -77,10 +76,11 @@ def _no_statistics() -> dict[str, WeightStatistics]:
 
 
 def _write_statistics(
-    stage: Stage, params: PostprocessParams, layer: int, statistics: dict[str, WeightStatistics]
+    stage: Stage, params: PostprocessParams, chosen: RowsChosen, statistics: dict[str, WeightStatistics]
 ) -> None:
     tokenizer = load_tokenizer(named_model(stage.root, "judge"))
-    metrics: dict[str, object] = {"layer": layer}
+    heads = "mean" if chosen.heads == (MEAN_OVER_HEADS,) else list(chosen.heads)
+    metrics: dict[str, object] = {"source": chosen.source, "layer": chosen.layer, "heads": heads}
     for name, found in statistics.items():
         top = found.tokens.most_weighted(params.top_tokens, params.top_tokens_min_count)
         metrics[name] = {

@@ -44,14 +44,8 @@ def check_all(path: Path) -> dict[str, Any]:
 def _contradictions(sections: dict[str, Any]) -> list[str]:
     found = []
     extract, postprocess = sections["extract"], sections["postprocess"]
-    # The same layer can be named from either end; only `extract` knows the model's depth, and checks the rest.
-    if extract and postprocess and postprocess.layer not in extract.layers:
-        named_alike = all((layer < 0) == (postprocess.layer < 0) for layer in extract.layers)
-        if named_alike:
-            found.append(
-                f"postprocess.layer: {postprocess.layer} is not among extract.layers {extract.layers};"
-                " add it there or choose one of them"
-            )
+    if extract and postprocess:
+        found += _rows_not_cached(extract, postprocess)
     reference, train = sections["reference"], sections["train"]
     if reference and train and reference.dtype != train.dtype:
         found.append(
@@ -63,5 +57,48 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
         found.append(
             f"train.global_batch_pairs: {train.global_batch_pairs} can't be divided among runtime.processes"
             f" = {runtime.processes}; choose a multiple"
+        )
+    if runtime and extract:
+        found += _backend_cannot(runtime, extract)
+    return found
+
+
+def _backend_cannot(runtime: Any, extract: Any) -> list[str]:
+    """What the extraction backend has no way to do. Both take every choice of layers, heads, query and dtype."""
+    found = []
+    if runtime.backend == "vllm" and extract.source == "rollout":
+        found.append(
+            "extract.source: rollout needs the queries of every position in all layers, which runtime.backend: vllm"
+            " does not keep; set runtime.backend: transformers"
+        )
+    if runtime.backend == "transformers" and runtime.tensor_parallel > 1:
+        found.append(
+            f"runtime.tensor_parallel: {runtime.tensor_parallel} is for runtime.backend: vllm alone; set it to 1"
+        )
+    return found
+
+
+def _rows_not_cached(extract: Any, postprocess: Any) -> list[str]:
+    """Layer and heads that `postprocess` asks for and `extract` will not cache."""
+    found = []
+    rollout = extract.source == "rollout"
+    # The same layer can be named from either end; only `extract` knows the model's depth, and checks the rest.
+    named_alike = all((layer < 0) == (postprocess.layer < 0) for layer in extract.layers)
+    if not rollout and named_alike and postprocess.layer not in extract.layers:
+        found.append(
+            f"postprocess.layer: {postprocess.layer} is not among extract.layers {extract.layers};"
+            " add it there or choose one of them"
+        )
+    if postprocess.heads == "all" or extract.heads == "each":
+        return found
+    if extract.heads == "mean":
+        remedy = "" if rollout else ", or extract.heads to each or a list with these heads"
+        found.append(
+            f"postprocess.heads: {postprocess.heads} can't be chosen: {'rollout' if rollout else 'extract.heads: mean'}"
+            f" caches no rows of single heads; set postprocess.heads: all{remedy}"
+        )
+    elif missing := sorted(set(postprocess.heads) - set(extract.heads)):
+        found.append(
+            f"postprocess.heads: {missing} not among extract.heads {extract.heads}; add them there or choose of these"
         )
     return found

@@ -2,16 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config.base import Section
+
+Heads = Literal["all"] | Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
 class PostprocessParams(Section):
     """Rounds, normalization and the attention sink."""
 
     layer: int = -1
-    """The cached layer to use; 0-based, negative ones count from the last layer of the model."""
+    """The cached layer to use; 0-based, negative ones count from the last layer of the model. Not looked at where the
+    rows of attention rollout are cached, which stand for all layers."""
+    heads: Heads = "all"
+    """Which of the cached heads are averaged, 0-based: the mean of their raw scores in each round, before rounds are
+    combined. `all`: every one that `extract.heads` cached; after `mean` or `each`, the mean over all (the paper)."""
     rounds: Literal["average_then_normalize", "normalize_then_average"] = "average_then_normalize"
     """METHODS A2. The paper averages the raw rounds first; the released code normalizes each round first."""
     sink_tokens: Annotated[int, Field(ge=0)] = 1
@@ -22,6 +28,13 @@ class PostprocessParams(Section):
     """Rows of the table of most weighted tokens (paper, Table 2)."""
     top_tokens_min_count: Annotated[int, Field(ge=1)] = 100
     """A token enters that table only if it occurs at least so often."""
+
+    @field_validator("heads")
+    @classmethod
+    def _distinct(cls, heads: Heads) -> Heads:
+        if heads != "all" and len(set(heads)) != len(heads):
+            raise ValueError(f"{heads} names one twice")
+        return heads
 
     @model_validator(mode="after")
     def _sink_shorter_than_response(self) -> "PostprocessParams":

@@ -50,7 +50,7 @@ def judge_section(metrics: Metrics) -> str:
     """Metrics of the judge's verdicts by split, and what they mean."""
     judged = {split: metrics[split] for split in SPLITS if metrics.get(split)}
     if not judged:
-        return "No pair was judged."
+        return "No verdict was read: `extract.verdicts` is off, or there are no pairs."
     rows = [
         ["accuracy against the labels", *(percent(of["judge_accuracy"]) for of in judged.values())],
         ["position bias, −50% (always B) to 50% (always A)", *(percent(of["position_bias"]) for of in judged.values())],

@@ -11,7 +11,7 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from pipeline.attention.architectures import check_architecture, resolve_layers
+from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
 from pipeline.config.model import ModelRef
@@ -23,6 +23,7 @@ from pipeline.models.load import context_length, load_config, load_tokenizer
 from pipeline.models.logps import SUPPORTED_MODEL_TYPES
 from pipeline.models.manifest import Manifest
 from pipeline.models.resolve import resolve
+from pipeline.weights.choose import choose_heads
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -105,9 +106,15 @@ Checks = Iterator[tuple[Callable[[], object], str]]
 
 
 def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
-    depth = config.get_text_config().num_hidden_layers
+    depth, heads = config.get_text_config().num_hidden_layers, config.get_text_config().num_attention_heads
+    extract = sections["extract"]
     yield lambda: check_architecture(config), f"model.judge: attention of {config.model_type} is known"
-    yield lambda: resolve_layers(sections["extract"].layers, depth), f"extract.layers: the judge has {depth} layers"
+    if extract.source == "attention":
+        yield lambda: resolve_layers(extract.layers, depth), f"extract.layers: the judge has {depth} layers"
+    yield (
+        lambda: choose_heads(sections["postprocess"].heads, resolve_heads(extract.heads, heads), extract.source),
+        f"extract.heads, postprocess.heads: the judge's layers have {heads} heads",
+    )
     yield (
         lambda: verdict_ids(load_tokenizer(manifest), manifest.chat_template),
         "model.judge: chat template, and the verdicts A and B are one token each",

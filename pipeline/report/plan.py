@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.attention.architectures import resolve_heads
+from pipeline.config.extract import ExtractParams
 from pipeline.config.train import TrainParams
 from pipeline.data.pairs import Pair
+from pipeline.io.lists import list_array
 from pipeline.io.parquet import write_table
 from pipeline.judge.render import JudgePair, PairRefused, Renderer
 from pipeline.judge.table import judge_table
@@ -21,7 +24,8 @@ from pipeline.models.logps import LogProbModel
 from pipeline.models.response_logps import response_logps
 from pipeline.models.template import TemplateRefusal
 from pipeline.models.training_tokens import prompt_tokens, response_tokens
-from pipeline.schemas.attention import ATTENTION
+from pipeline.schemas.attention import ATTENTION, ROLLOUT
+from pipeline.schemas.base import FLOATS
 from pipeline.schemas.reference import REFERENCE
 from pipeline.train.schedule import total_steps
 
@@ -30,6 +34,8 @@ SAMPLE = 500
 TRAINING_COST = 3.0
 """Forward and backward pass of training, in forward passes."""
 MEASURED_TOKENS = 4096
+ATTENTION_ROWS = 8192
+"""Rows of `data/attention` that are written to be weighed: with a row per head, a few pairs make so many."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +55,14 @@ class Plan:
     """By artifact, as Parquet files of the sample really take."""
 
 
-def plan(pairs: Mapping[str, Sequence[Pair]], renderer: Renderer, chat: Chat, sections: Mapping[str, Any]) -> Plan:
-    """Render and tokenize a sample, spread evenly over the train pairs."""
+def plan(
+    pairs: Mapping[str, Sequence[Pair]], renderer: Renderer, chat: Chat, sections: Mapping[str, Any], judge_heads: int
+) -> Plan:
+    """Render and tokenize a sample, spread evenly over the train pairs.
+
+    `judge_heads`: attention heads of one of the judge's layers, of which `extract.heads: each` caches every one. Raises
+    ModelError for an extract.heads that the judge lacks.
+    """
     train = pairs["train"]
     step = max(1, len(train) // SAMPLE)
     sample = [pair.record() for pair in itertools.islice(train[::step], SAMPLE)]
@@ -73,7 +85,7 @@ def plan(pairs: Mapping[str, Sequence[Pair]], renderer: Renderer, chat: Chat, se
         training_tokens=float(np.mean([each.tokens for each in trained])),
         judge_cut_share=float(np.mean([any(pair.cut.values()) for _, pair in judged])),
         training_cut_share=float(np.mean([each.cut for each in trained])),
-        bytes_per_pair=_bytes_per_pair(judged, trained, len(sections["extract"].layers)),
+        bytes_per_pair=_bytes_per_pair(judged, trained, _rows_of_response(sections["extract"], judge_heads)),
     )
 
 
@@ -136,24 +148,20 @@ def _up_to(prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[Sequence[i
         yield ids
 
 
-def _bytes_per_pair(judged: list[tuple[str, JudgePair]], trained: list[_Trained], layers: int) -> dict[str, float]:
-    """Files of the sample written for real; scores and log-probs are random, which compresses as badly as real ones."""
+def _rows_of_response(params: ExtractParams, judge_heads: int) -> list[tuple[str, int, int]]:
+    """Source, layer and head of each row that `extract` writes for a response."""
+    layers = [ROLLOUT] if params.source == "rollout" else range(len(params.layers))
+    return [(params.source, layer, head) for layer in layers for head in resolve_heads(params.heads, judge_heads)]
+
+
+def _bytes_per_pair(
+    judged: list[tuple[str, JudgePair]], trained: list[_Trained], rows: Sequence[tuple[str, int, int]]
+) -> dict[str, float]:
+    """Files of the sample written for real; scores and log-probs are random, which compresses as badly as real ones.
+
+    `rows`: of each response in data/attention. Of that artifact fewer pairs are written, and weighed by their tokens.
+    """
     random = np.random.default_rng(0)
-    attention = []
-    for pair_id, pair in judged:
-        first = pair.rounds[0]
-        for layer, (name, (start, end)) in itertools.product(range(layers), first.spans.items()):
-            scores = random.random((2, end - start), dtype=np.float32)
-            offsets = [{"start": int(a), "end": int(b)} for a, b in first.offsets[name]]
-            attention.append(
-                {"pair_id": pair_id, "response": name, "source": "attention", "layer": layer, "head": -1}
-                | {
-                    "token_ids": first.input_ids[start:end],
-                    "offsets": offsets,
-                    "round_1": scores[0],
-                    "round_2": scores[1],
-                }
-            )
     logps = [
         {"pair_id": pair_id}
         | {
@@ -162,15 +170,48 @@ def _bytes_per_pair(judged: list[tuple[str, JudgePair]], trained: list[_Trained]
         }
         for (pair_id, _), of in zip(judged, trained, strict=False)
     ]
-    tables = {
-        "data/judge": judge_table(judged),
-        "data/attention": pa.Table.from_pylist(attention, schema=ATTENTION),
-        "data/reference": pa.Table.from_pylist(logps, schema=REFERENCE),
+    few = judged[:: -(-2 * len(rows) * len(judged) // ATTENTION_ROWS)]
+    sizes = {
+        "data/judge": _file_size(judge_table(judged)) / len(judged),
+        "data/attention": _file_size(_attention(few, rows, random)) * _span_tokens(judged) / _span_tokens(few),
+        "data/reference": _file_size(pa.Table.from_pylist(logps, schema=REFERENCE)) / len(judged),
     }
-    sizes = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, table in tables.items():
-            path = Path(folder) / "part.parquet"
-            write_table(path, table, {})
-            sizes[name] = path.stat().st_size / len(judged)
+    sizes["data/attention"] /= len(judged)
     return sizes
+
+
+def _attention(
+    judged: Sequence[tuple[str, JudgePair]], rows: Sequence[tuple[str, int, int]], random: np.random.Generator
+) -> pa.Table:
+    """`data/attention` of some pairs, as `extract` orders it, with random scores."""
+    responses = []
+    for pair_id, pair in judged:
+        first = pair.rounds[0]
+        for name, (start, end) in first.spans.items():
+            offsets = [{"start": int(a), "end": int(b)} for a, b in first.offsets[name]]
+            responses.append((pair_id, name, first.input_ids[start:end], offsets))
+    # Ids and offsets are the same in each row of a response: made once as Python objects, then repeated.
+    repeated = np.repeat(np.arange(len(responses)), len(rows))
+    columns = {
+        name: pa.array(values, ATTENTION.field(name).type).take(repeated)
+        for name, values in zip(
+            ("pair_id", "response", "token_ids", "offsets"), zip(*responses, strict=True), strict=True
+        )
+    }
+    for name, values in zip(("source", "layer", "head"), zip(*rows, strict=True), strict=True):
+        columns[name] = pa.array(list(values) * len(responses), ATTENTION.field(name).type)
+    for name in ("round_1", "round_2"):
+        scores = [random.random(len(responses[row][2]), dtype=np.float32) for row in repeated]
+        columns[name] = list_array(scores, FLOATS)
+    return pa.table([columns[name] for name in ATTENTION.names], schema=ATTENTION)
+
+
+def _span_tokens(judged: Sequence[tuple[str, JudgePair]]) -> int:
+    return sum(end - start for _, pair in judged for start, end in pair.rounds[0].spans.values())
+
+
+def _file_size(table: pa.Table) -> int:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "part.parquet"
+        write_table(path, table, {})
+        return path.stat().st_size

@@ -32,7 +32,7 @@ def weights_section(
 ) -> str:
     """Tables and figure; writes `weights.svg` into `figures`. Without `show_tokens`, tokens are named by id alone."""
     parts = [
-        f"Weights of the train split, from layer {metrics['layer']} (0-based), in judge-context tokens."
+        f"Weights of the train split, from {_rows(metrics)}, in judge-context tokens."
         " Std (of the population) and max are taken within a response, then averaged over responses, as in the paper's"
         " Table 1; the shares of the first tokens show the attention sink and its repair (Eq. 14).",
         _spread_table(metrics),
@@ -83,6 +83,20 @@ def draw_shapes(shapes: Mapping[str, WeightShape], path: Path) -> None:
 
 _MERGED = 5
 """Bins of WeightShape in one step of the histogram: 8 steps to a power of ten."""
+
+
+def _rows(metrics: Mapping[str, Any]) -> str:
+    """Which of the judge's rows the weights were made of."""
+    if metrics["source"] == "rollout":
+        return "attention rollout through all layers"
+    heads = metrics["heads"]
+    if heads == "mean":
+        which = "all heads"
+    elif len(heads) > 2 and heads == list(range(heads[0], heads[-1] + 1)):
+        which = f"heads {heads[0]} to {heads[-1]}"
+    else:
+        which = "heads " + ", ".join(map(str, heads))
+    return f"layer {metrics['layer']}, mean over {which} (counted from 0)"
 
 
 def _spread_table(metrics: Mapping[str, Any]) -> str:

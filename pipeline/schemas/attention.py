@@ -4,6 +4,11 @@ import pyarrow as pa
 
 from pipeline.schemas.base import FLOATS, OFFSETS, TOKEN_IDS, column
 
+ROLLOUT = -1
+"""In the place of a layer: the product of all of them (paper 4.2)."""
+MEAN_OVER_HEADS = -1
+"""In the place of a head: the mean over all of them (paper 2.5)."""
+
 ATTENTION = pa.schema(
     [
         column("pair_id", pa.string(), "as in `pairs`"),

@@ -46,6 +46,22 @@ def test_the_committed_params_are_valid_and_complete(root: Path) -> None:
         ({"extract.layers": []}, ["extract.layers"]),
         ({"postprocess.sink_tokens": 5}, ["sink_min_tokens (K' = 5) must exceed sink_tokens (K = 5)"]),
         ({"postprocess.layer": 7}, ["postprocess.layer: 7 is not among extract.layers"]),
+        ({"postprocess.heads": []}, ["postprocess.heads"]),
+        ({"postprocess.heads": [-1]}, ["postprocess.heads"]),
+        ({"postprocess.heads": "each"}, ["postprocess.heads"]),
+        ({"postprocess.heads": [1, 1], "extract.heads": "each"}, ["postprocess.heads: [1, 1] names one twice"]),
+        (
+            {"postprocess.heads": [1]},
+            ["postprocess.heads: [1] can't be chosen: extract.heads: mean caches no", "or extract.heads to each"],
+        ),
+        (
+            {"postprocess.heads": [5, 1, 2], "extract.heads": [2, 3]},
+            ["postprocess.heads: [1, 5] not among extract.heads [2, 3]"],
+        ),
+        (
+            {"postprocess.heads": [1], "extract.source": "rollout"},
+            ["postprocess.heads: [1] can't be chosen: rollout caches no", "set postprocess.heads: all\n"],
+        ),
         ({"reference.dtype": "bfloat16"}, ["reference.dtype: bfloat16 differs from train.dtype float32"]),
         ({"runtime.processes": 7}, ["train.global_batch_pairs", "runtime.processes = 7"]),
         ({"render.max_tokens": 1000}, ["nothing is left of the question"]),
@@ -65,7 +81,20 @@ def test_each_problem_is_named_by_its_path(
     with pytest.raises(ConfigError) as caught:
         check_all(write(tmp_path, changes, root))
     for message in messages:
-        assert message in str(caught.value)
+        assert message in f"{caught.value}\n"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"extract.heads": "each", "postprocess.heads": [0, 7]},
+        {"extract.heads": [3, 5, 1], "postprocess.heads": [1, 5]},
+        {"extract.heads": [3, 5]},
+        {"extract.source": "rollout", "postprocess.layer": 7},
+    ],
+)
+def test_rows_that_will_be_cached_may_be_chosen(tmp_path: Path, root: Path, changes: dict[str, Any]) -> None:
+    check_all(write(tmp_path, changes, root))
 
 
 def test_exponents_without_a_point_are_numbers(tmp_path: Path) -> None:

@@ -131,7 +131,10 @@ def _metrics(test_pairs: int) -> dict[str, Any]:
         "tokenize": splits,
         "realign": {"by_characters": False, **splits},
         "extract": {"train": verdicts, "validation": {}, "test": verdicts if test_pairs else {}},
-        "postprocess": {"layer": 29, "chosen": tables, "rejected": {**tables, "top_tokens": []}},
+        "postprocess": {
+            "source": "attention", "layer": 29, "heads": "mean",
+            "chosen": tables, "rejected": {**tables, "top_tokens": []},
+        },
         "train": {
             "pairs": 10, "validation_pairs": 0, "steps": 30, "kept_step": 20,
             "first_tenth": figures, "last_tenth": figures, "validation": {},

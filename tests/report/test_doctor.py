@@ -37,16 +37,36 @@ def test_nothing_stands_in_the_way_of_the_sample(project: Path) -> None:
 
 
 def test_every_problem_is_found_not_only_the_first(project: Path) -> None:
-    change(project, {"extract.layers": [29, 30], "prepare.test": "nowhere.jsonl", "tokenize.max_tokens": 9000})
+    change(
+        project,
+        {
+            "extract.layers": [29, 30],
+            "extract.heads": [0, 9],
+            "prepare.test": "nowhere.jsonl",
+            "tokenize.max_tokens": 9000,
+        },
+    )
     found = errors(project)
-    assert len(found) == 3
+    assert len(found) == 4
     assert "no file nowhere.jsonl" in found[0]
     assert "`extract.layers` asks for [30], but the judge has 30 layers" in found[1]
+    assert "`extract.heads` asks for [9], but the judge's layers have 9 heads" in found[2]
     assert (
-        found[2]
+        found[3]
         == "model.start: reads 8192 tokens, tokenize.max_tokens is 9000: lower tokenize.max_tokens or choose another"
         " model"
     )
+
+
+def test_heads_that_the_judge_lacks_are_named_before_they_are_cached(project: Path) -> None:
+    change(project, {"extract.heads": "each", "postprocess.heads": [0, 9]})
+    [error] = errors(project)
+    assert "postprocess.heads: [9] not cached; there are rows of heads [0, 1, 2, 3, 4, 5, 6, 7, 8]" in error
+
+
+def test_rollout_looks_at_no_layer(project: Path) -> None:
+    change(project, {"extract.source": "rollout", "extract.layers": [99]})
+    assert errors(project) == []
 
 
 def test_invalid_params_are_all_listed(project: Path) -> None:

@@ -1,5 +1,6 @@
 """The whole report on a run made by hand, whose texts try to break out of every format."""
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -125,6 +126,29 @@ def test_numbers_of_the_run_are_on_the_page(made: Report) -> None:
     assert "| `prepare` | train | empty&#95;response | 1 |" in page
     assert "This judge mostly answers A" in page
     assert "1,234" in page
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ({}, "from layer 29, mean over all heads (counted from 0), in"),
+        ({"heads": [3]}, "from layer 29, mean over heads 3 (counted from 0), in"),
+        ({"heads": [0, 2, 5]}, "from layer 29, mean over heads 0, 2, 5 (counted from 0), in"),
+        ({"heads": list(range(32))}, "from layer 29, mean over heads 0 to 31 (counted from 0), in"),
+        ({"source": "rollout", "layer": -1}, "from attention rollout through all layers, in"),
+    ],
+)
+def test_the_rows_behind_the_weights_are_named(make_run: MakeRun, rows: dict[str, object], text: str) -> None:
+    root = make_run()
+    path = root / "reports" / "metrics" / "postprocess.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | rows))
+    assert f"Weights of the train split, {text} judge-context tokens" in report(root)[0]
+
+
+def test_without_verdicts_the_page_says_so(make_run: MakeRun) -> None:
+    root = make_run()
+    (root / "reports" / "metrics" / "extract.json").write_text('{"train": {}, "validation": {}, "test": {}}')
+    assert "No verdict was read: `extract.verdicts` is off" in report(root)[0]
 
 
 @pytest.mark.parametrize("missing", ["reports/metrics/train.json", "reports/evaluate/answers.json"])
