@@ -1,21 +1,29 @@
 """One row of the judge's attention per prompt, at every wanted layer: `data/attention/`, `data/verdicts/`."""
 
-import numpy as np
+import logging
+from dataclasses import asdict, replace
 
-from pipeline.attention.architectures import resolve_layers
-from pipeline.attention.backends import open_backend
+import numpy as np
+import torch
+
+from pipeline.attention.backends import check_backend, open_backend
+from pipeline.attention.flops import peak_flops
 from pipeline.attention.metrics import verdict_metrics
+from pipeline.attention.survey import check_context, survey
 from pipeline.attention.tables import attention_table, judge_prompts, verdict_table
 from pipeline.config.extract import ExtractParams
 from pipeline.io.artifact import Artifact
+from pipeline.io.tally import Totals
 from pipeline.io.work import Out
-from pipeline.models.device import choose_device
-from pipeline.models.load import load_config
+from pipeline.models.device import choose_device, worker_devices
+from pipeline.models.load import context_length, load_config
 from pipeline.models.named import named_model
 from pipeline.schemas.attention import ATTENTION, VERDICTS
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.judge import JUDGE
-from stages.common import Made, Stage, main, map_shards
+from stages.common import Made, Maker, Report, Stage, main, map_model_shards
+
+_log = logging.getLogger("stages.extract")
 
 
 def work(stage: Stage) -> None:
@@ -24,9 +32,12 @@ def work(stage: Stage) -> None:
     manifest = named_model(stage.root, "judge")
     judge = Artifact(stage.path("data/judge"), JUDGE)
     shards = {split: judge.shards(split) for split in SPLITS}
-    depth = load_config(manifest).get_text_config().num_hidden_layers
-    resolve_layers(params.layers, depth)
+    config = load_config(manifest)
+    depth = config.get_text_config().num_hidden_layers
     device = choose_device(stage.runtime.device, stage.runtime.threads)
+    found = survey(shard for split in SPLITS for shard in shards[split])
+    check_context(found, context_length(config), extra=1 if params.query == "verdict_token_row" else 0)
+    check_backend(stage.runtime, params, manifest, device)
     run = stage.run(
         params.model_dump(),
         {"judge": judge.digest, "model": manifest.digest},
@@ -39,26 +50,59 @@ def work(stage: Stage) -> None:
         },
         mixable={"backend": stage.runtime.backend, "device": device.type},
     )
-    backend = open_backend(stage.runtime, params, manifest, device)
 
-    def make(split: str, shard: int) -> Made:
-        rows = list(shards[split][shard].records())
-        judgements = backend.run(judge_prompts(rows))
-        return Made(
-            {
-                "attention": attention_table(rows, judgements, backend.heads, params.source),
-                "verdicts": verdict_table(rows, judgements),
-            },
-            tokens=sum(len(row["input_ids"]) for row in rows),
-        )
+    def open_maker() -> Maker:
+        backend = open_backend(stage.runtime, params, manifest, device, found.header)
+
+        def make(split: str, shard: int, report: Report) -> Made:
+            rows = list(shards[split][shard].records())
+            tokens = sum(len(row["input_ids"]) for row in rows)
+            before = replace(backend.usage)
+            # Two prompts a pair.
+            judgements = backend.run(
+                judge_prompts(rows), on_progress=lambda number: report(number / 2, number * tokens // len(rows))
+            )
+            return Made(
+                {
+                    "attention": attention_table(rows, judgements, backend.heads, params.source),
+                    "verdicts": verdict_table(rows, judgements),
+                },
+                tokens=tokens,
+                counts={name: after - getattr(before, name) for name, after in asdict(backend.usage).items()},
+            )
+
+        return make
 
     outs = [
         Out("attention", stage.path("data/attention"), ATTENTION),
         Out("verdicts", stage.path("data/verdicts"), VERDICTS),
     ]
-    map_shards(stage, run, outs, {split: [shard.rows for shard in of] for split, of in shards.items()}, make)
+    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
+    devices = worker_devices(stage.runtime.workers, device, each=stage.runtime.tensor_parallel)
+
+    def on_done(totals: Totals) -> None:
+        _log.info(spent(totals, params.dtype, device))
+
+    map_model_shards(stage, run, outs, plan, open_maker, devices, on_done)
     verdicts = Artifact(stage.path("data/verdicts"), VERDICTS)
     stage.write_metrics({split: _verdict_metrics(verdicts, split) for split in SPLITS})
+
+
+def spent(totals: Totals, dtype: str, device: torch.device) -> str:
+    """What the run took: pairs and tokens a second, what sharing saved, and how much of the devices it used."""
+    counts = totals.counts
+    computed, given = counts["computed_tokens"], counts["prompt_tokens"]
+    seconds = max(totals.seconds, 1e-9)
+    parts = [
+        f"{totals.pairs} pairs in {totals.seconds:.1f} s: {totals.pairs / seconds:.2f} pairs/s",
+        f"{given / seconds:,.0f} prompt tokens/s",
+        f"{computed:,.0f} of {given:,.0f} tokens computed, {1 - computed / max(given, 1):.1%} saved by shared prefixes",
+    ]
+    if counts["flops"]:
+        parts.append(f"{counts['flops'] / seconds / 1e12:.2f} TFLOP/s")
+        if peak := peak_flops(device, dtype):
+            parts.append(f"{counts['flops'] / seconds / (peak * totals.workers):.1%} model FLOP utilization")
+    return ", ".join(parts)
 
 
 def _verdict_metrics(verdicts: Artifact, split: str) -> dict[str, float]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.errors import ModelError
+from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 SUPPORTED = {
     "llama": "LlamaForCausalLM",
@@ -93,6 +93,20 @@ def longrope_boundaries(config: Any) -> frozenset[int]:
     return frozenset(
         int(rope["original_max_position_embeddings"]) for rope in ropes if rope.get("rope_type") == "longrope"
     )
+
+
+def why_not_shared(config: Any, longest: int) -> str | None:
+    """Why prompts of up to `longest` tokens cannot share their prefixes' keys and values; None if they can.
+
+    Shared prefixes are attended to whole, by the frequencies of the shortest prompt.
+    """
+    window = getattr(config, "sliding_window", None)
+    slides = "sliding_attention" in (getattr(config, "layer_types", None) or ["sliding_attention"])
+    if window and slides and getattr(config, "use_sliding_window", True) and longest > window:
+        return f"the judge's sliding window of {window} is shorter than a prompt of {longest} tokens"
+    if any(longest > boundary for boundary in longrope_boundaries(config)):
+        return f"the judge rotates prompts of {longest} tokens by other frequencies than shorter ones (longrope)"
+    return None
 
 
 def _why_not(config: Any) -> str:

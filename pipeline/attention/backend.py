@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import DataError, ModelError
+from pipeline.schemas.attention import MEAN_OVER_HEADS, ROLLOUT
 
-ROLLOUT = -1
-"""In the place of a layer: the product of all of them (DESIGN section 3)."""
-MEAN_OVER_HEADS = -1
-"""In the place of a head: the mean over all of them."""
+__all__ = ["MEAN_OVER_HEADS", "ROLLOUT"]
+
+Source = Literal["attention", "rollout"]
 
 QueryPosition = Literal["predicting_position", "verdict_token_row"]
 """METHODS A1: the last prompt position, which predicts the verdict, or the position of the verdict token itself."""

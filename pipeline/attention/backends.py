@@ -1,6 +1,6 @@
 """The extraction backends by the name that `runtime.backend` gives them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -14,28 +14,57 @@ from pipeline.errors import ConfigError
 from pipeline.models.load import load_config, load_model, load_tokenizer
 from pipeline.models.manifest import Manifest
 
-BackendFactory = Callable[[RuntimeParams, ExtractParams, Manifest, torch.device], Backend]
+BackendFactory = Callable[
+    [RuntimeParams, ExtractParams, Manifest, torch.device, tuple[int, int], Sequence[int]], Backend
+]
 
 
-def open_backend(runtime: RuntimeParams, params: ExtractParams, manifest: Manifest, device: torch.device) -> Backend:
-    """The judge of `manifest`, loaded and ready.
+def check_backend(
+    runtime: RuntimeParams, params: ExtractParams, manifest: Manifest, device: torch.device
+) -> tuple[int, int]:
+    """Whether this judge can be read in this way; loads no weights. Returns the tokens of the verdicts A and B.
 
-    Raises ConfigError for an unknown backend; ModelError for an architecture, layer or tokenizer that it cannot work
-    with, before any weight is loaded.
+    Raises ConfigError for a backend that is unknown or not installed as tested; ModelError for an architecture, layer,
+    head or tokenizer that it cannot work with.
     """
     if runtime.backend not in BACKENDS:
         raise ConfigError(f"`runtime.backend: {runtime.backend}` is unknown; choose one of {sorted(BACKENDS)}")
-    return BACKENDS[runtime.backend](runtime, params, manifest, device)
+    config = load_config(manifest)
+    check_architecture(config)
+    if params.source == "attention":
+        resolve_layers(params.layers, config.num_hidden_layers)
+    resolve_heads(params.heads, config.num_attention_heads)
+    if runtime.backend == "vllm":
+        from pipeline.attention.vllm_check import check_installed, check_judge
+
+        check_installed(device.type)
+        check_judge(config, runtime.tensor_parallel)
+    return verdict_ids(load_tokenizer(manifest), manifest.chat_template)
+
+
+def open_backend(
+    runtime: RuntimeParams,
+    params: ExtractParams,
+    manifest: Manifest,
+    device: torch.device,
+    header: Sequence[int] = (),
+) -> Backend:
+    """The judge of `manifest`, loaded and ready. `header`: tokens that the prompts of the run begin with.
+
+    Raises what `check_backend` raises, before any weight is loaded.
+    """
+    letters = check_backend(runtime, params, manifest, device)
+    return BACKENDS[runtime.backend](runtime, params, manifest, device, letters, header)
 
 
 def _transformers(
-    runtime: RuntimeParams, params: ExtractParams, manifest: Manifest, device: torch.device
-) -> TransformersBackend:
-    config = load_config(manifest)
-    check_architecture(config)
-    resolve_layers(params.layers, config.num_hidden_layers)
-    resolve_heads(params.heads, config.num_attention_heads)
-    letters = verdict_ids(load_tokenizer(manifest), manifest.chat_template)
+    runtime: RuntimeParams,
+    params: ExtractParams,
+    manifest: Manifest,
+    device: torch.device,
+    letters: tuple[int, int],
+    header: Sequence[int],
+) -> Backend:
     return TransformersBackend(
         load_model(manifest, params.dtype, device),
         layers=params.layers,
@@ -43,8 +72,24 @@ def _transformers(
         token_budget=runtime.token_budget,
         heads=params.heads,
         query=params.query,
+        source=params.source,
         verdicts=params.verdicts,
+        header=header,
     )
 
 
-BACKENDS: dict[str, BackendFactory] = {"transformers": _transformers}
+def _vllm(
+    runtime: RuntimeParams,
+    params: ExtractParams,
+    manifest: Manifest,
+    device: torch.device,
+    letters: tuple[int, int],
+    header: Sequence[int],
+) -> Backend:
+    from pipeline.attention.vllm_backend import VllmBackend
+
+    # Its prefix cache finds the header by itself.
+    return VllmBackend(manifest, params, runtime, device, letters)
+
+
+BACKENDS: dict[str, BackendFactory] = {"transformers": _transformers, "vllm": _vllm}

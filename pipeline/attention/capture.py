@@ -8,7 +8,7 @@ matrix of attention weights exists.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,35 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
+from pipeline.attention.bounds import refuse_biases, went_around
+from pipeline.attention.forward import LeftEarly
 from pipeline.attention.row import attention_row, choose_heads
 from pipeline.attention.softcap import softcapped_attention
 from pipeline.errors import ModelError
 
 IMPLEMENTATION = "query_row"
+
+
+class Capture(Protocol):
+    """What takes rows out of a running forward pass."""
+
+    def record(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        scale: float,
+        *,
+        softcap: float | None,
+        window: int | None,
+        mask: Tensor | None,
+    ) -> None:
+        """Called by every layer with the states that it attends with."""
+        ...
+
+    def rows(self) -> dict[int, list[Tensor]]:
+        """After the pass: layer -> per sequence the rows [K, position + 1]."""
+        ...
 
 
 class RowCapture:
@@ -61,7 +85,7 @@ class RowCapture:
         rows = []
         for sequence, position in enumerate(self.positions):
             length = position + 1
-            _check_mask(mask, sequence, length, key.shape[2], window, layer)
+            check_mask(mask, sequence, length, key.shape[2], window, layer)
             keys = key[sequence, :, :length]
             row = attention_row(query[sequence, :, position], keys, scale, softcap=softcap, window=window)
             rows.append(choose_heads(row, self.heads))
@@ -71,23 +95,20 @@ class RowCapture:
         """layer -> per sequence the rows [K, position + 1]. Raises ModelError if a wanted layer was not seen."""
         missing = sorted(self.layers - self._rows.keys())
         if missing:
-            raise ModelError(
-                f"layers {missing} ran without passing through the capture; this architecture does not call its "
-                "attention through transformers' AttentionInterface, so its rows cannot be taken"
-            )
+            raise ModelError(went_around(missing))
         return {layer: self._rows[layer] for layer in sorted(self._rows)}
 
 
 @contextmanager
-def capturing(model: PreTrainedModel) -> Iterator[None]:
-    """Run the model's attention through this module, then restore the implementation it had.
+def capturing(model: PreTrainedModel, implementation: str = IMPLEMENTATION) -> Iterator[None]:
+    """Run the model's attention through this module, or another `implementation`, then restore the one it had.
 
     Inside, call the model's body with `row_capture=RowCapture(...)` and `use_cache=False`, and without an attention
     mask: padding is on the right, where a causal model's real positions never look, and without a mask SDPA may take
     its fast kernels.
     """
     before = model.config._attn_implementation
-    model.set_attn_implementation(IMPLEMENTATION)
+    model.set_attn_implementation(implementation)
     try:
         yield
     finally:
@@ -105,17 +126,21 @@ def query_row_attention(
     dropout: float = 0.0,
     softcap: float | None = None,
     sliding_window: int | None = None,
-    row_capture: RowCapture | None = None,
+    row_capture: Capture | None = None,
+    leave_after: int | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """An attention function in the sense of transformers' AttentionInterface: output [B, S, H, d] and no weights."""
-    biases = sorted(name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None)
-    if biases:
-        raise ModelError(f"{type(module).__name__} adds {biases} to its attention scores, which the capture lacks")
+    """An attention function in the sense of transformers' AttentionInterface: output [B, S, H, d] and no weights.
+
+    Raises LeftEarly in layer `leave_after`, once its row is taken.
+    """
+    refuse_biases(module, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     if row_capture is not None:
-        layer = int(module.layer_idx)  # type: ignore[arg-type]
         row_capture.record(layer, query, key, scale, softcap=softcap, window=sliding_window, mask=attention_mask)
+    if layer == leave_after:
+        raise LeftEarly
     if softcap is not None:
         # transformers' SDPA path drops the soft-cap without a word; hidden states must equal eager's.
         output = softcapped_attention(query, key, value, scale, softcap, attention_mask)
@@ -123,7 +148,7 @@ def query_row_attention(
     return sdpa_attention_forward(module, query, key, value, attention_mask, dropout=dropout, scaling=scale, **kwargs)
 
 
-def _check_mask(mask: Tensor | None, sequence: int, length: int, padded: int, window: int | None, layer: int) -> None:
+def check_mask(mask: Tensor | None, sequence: int, length: int, padded: int, window: int | None, layer: int) -> None:
     """The row's own rule (causal, then window) must be the mask that the layer ran with, or the row would be wrong."""
     start = max(0, length - window) if window is not None else 0
     if mask is None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pipeline.attention.backend import MEAN_OVER_HEADS
+from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 
 def attention_row(

@@ -1,5 +1,6 @@
-"""The transformers backend: right-padded batches under SDPA, the query row of any number of layers in one forward."""
+"""The transformers backend: the query row of any number of layers in one forward pass, each shared prefix once."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -8,35 +9,43 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from pipeline.attention.architectures import (
-    check_model,
-    longrope_boundaries,
-    resolve_heads,
-    resolve_layers,
-)
+from pipeline.attention.architectures import check_model, resolve_heads, resolve_layers, why_not_shared
 from pipeline.attention.backend import (
     Judgement,
     JudgePrompt,
     QueryPosition,
+    Source,
     Usage,
     VerdictProbs,
     check_prompts,
     describe,
 )
-from pipeline.attention.capture import RowCapture, capturing
+from pipeline.attention.capture import IMPLEMENTATION, capturing
+from pipeline.attention.forward import ForwardPath, Pass
 from pipeline.attention.head import vocabulary_logits
+from pipeline.attention.packed_attention import PACKED
+from pipeline.attention.plain import PlainForward
+from pipeline.attention.shared import SharedForward
 from pipeline.attention.verdict import verdict
 from pipeline.errors import ModelError, NonFiniteError
-from pipeline.models.batching import token_batches
 from pipeline.models.load import context_length
+from pipeline.schemas.attention import MEAN_OVER_HEADS, ROLLOUT
+
+_log = logging.getLogger("stages.extract")
 
 
 class TransformersBackend:
     """A Backend (see `pipeline.attention.backend`) around a loaded causal language model.
 
-    Rows, logits and probabilities are float32 whatever the model's dtype; results do not depend on `token_budget`
-    beyond float tolerance. `layers` may be negative; `verdict_ids` are the tokens "A" and "B".
-    Raises ModelError for an architecture that the capture does not know and for layers that the model lacks.
+    Args:
+        layers: 0-based; negative ones count from the last. Not looked at for `source="rollout"`.
+        verdict_ids: the tokens "A" and "B".
+        token_budget: positions in one forward pass; halved when the device runs out of memory.
+        header: tokens that the prompts of a run begin with, computed once. Any value gives the same rows.
+
+    Rows, logits and probabilities are float32 whatever the model's dtype; results do not depend on `token_budget` or
+    `header` beyond float tolerance.
+    Raises ModelError for an architecture that the capture does not know and for layers or heads that the model lacks.
     """
 
     def __init__(
@@ -48,17 +57,20 @@ class TransformersBackend:
         token_budget: int,
         heads: Sequence[int] | str = "mean",
         query: QueryPosition = "predicting_position",
+        source: Source = "attention",
         verdicts: bool = True,
+        header: Sequence[int] = (),
     ) -> None:
         check_model(model)
         self._model = model.eval()
         self._config = model.config
-        self._layers = resolve_layers(layers, self._config.num_hidden_layers)
+        rollout = source == "rollout"
+        self._layers = (ROLLOUT,) if rollout else resolve_layers(layers, self._config.num_hidden_layers)
+        self._heads = (MEAN_OVER_HEADS,) if rollout else resolve_heads(heads, self._config.num_attention_heads)
         self._verdict_ids = verdict_ids
         self._token_budget = token_budget
-        self._heads = resolve_heads(heads, self._config.num_attention_heads)
         self._query = query
-        self._verdicts = verdicts
+        self._verdicts = verdicts or query == "verdict_token_row"
         self._usage = Usage()
         self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         if not all(0 <= token < self._vocabulary for token in verdict_ids):
@@ -66,6 +78,10 @@ class TransformersBackend:
                 f"verdict tokens {verdict_ids} lie outside the judge's {self._vocabulary} embeddings; its tokenizer "
                 "belongs to another model"
             )
+        self._appended = 1 if query == "verdict_token_row" else 0
+        self._plain = PlainForward(model, self._heads, self._appended)
+        self._shared = SharedForward(model, self._heads, header)
+        self._said = False
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -80,72 +96,111 @@ class TransformersBackend:
         return self._usage
 
     def run(self, prompts: Sequence[JudgePrompt], on_progress: Callable[[int], None] | None = None) -> list[Judgement]:
-        appended = 1 if self._query == "verdict_token_row" else 0
-        check_prompts(prompts, context=context_length(self._config), vocabulary=self._vocabulary, extra=appended)
-        boundaries = longrope_boundaries(self._config)
-        # The longer of the two forward passes crosses a boundary one token earlier.
-        boundaries = boundaries | {boundary - appended for boundary in boundaries}
-        lengths = [len(prompt.input_ids) for prompt in prompts]
+        check_prompts(prompts, context=context_length(self._config), vocabulary=self._vocabulary, extra=self._appended)
         done: dict[int, Judgement] = {}
-        with torch.inference_mode(), capturing(self._model):
-            for batch in token_batches(lengths, self._token_budget, boundaries):
-                judged = self._judge([prompts[index] for index in batch])
-                for index, judgement in zip(batch, judged, strict=True):
-                    _check_finite(judgement, describe(prompts[index], index))
-                    done[index] = judgement
-                if on_progress is not None:
-                    on_progress(len(batch))
+        path, implementation = self._path(max((len(prompt.input_ids) for prompt in prompts), default=0))
+        with torch.inference_mode(), capturing(self._model, implementation):
+            while waiting := [index for index in range(len(prompts)) if index not in done]:
+                batches = path.batches([prompts[index].input_ids for index in waiting], self._token_budget)
+                for batch in batches:
+                    indices = [waiting[place] for place in batch]
+                    try:
+                        judged = self._judge(path, [prompts[index] for index in indices])
+                    except (torch.OutOfMemoryError, RuntimeError) as error:
+                        self._halve(error, [describe(prompts[index], index) for index in indices])
+                        break
+                    for index, judgement in zip(indices, judged, strict=True):
+                        _check_finite(judgement, describe(prompts[index], index))
+                        done[index] = judgement
+                    if on_progress is not None:
+                        on_progress(len(batch))
         return [done[index] for index in range(len(prompts))]
 
-    def _judge(self, batch: list[JudgePrompt]) -> list[Judgement]:
-        """One batch; the place where running out of memory is to be met."""
+    def _path(self, longest: int) -> tuple[ForwardPath, str]:
+        """How these prompts are run; the same for all of them, whatever the batches."""
+        reason = (
+            "attention rollout needs every position's queries"
+            if self._layers == (ROLLOUT,)
+            else why_not_shared(self._config, longest + self._appended)
+        )
+        if reason is None:
+            return self._shared, PACKED
+        if not self._said:
+            self._said = True
+            _log.info("shared prefixes are not used: %s", reason)
+        return self._plain, IMPLEMENTATION
+
+    def _halve(self, error: Exception, names: list[str]) -> None:
+        """Go on with half the token budget. Raises what is not about memory, and ModelError for a prompt alone."""
+        if not _out_of_memory(error):
+            raise error
+        if len(names) == 1:
+            raise ModelError(
+                f"{names[0]} does not fit the memory of {self._model.device} even alone; lower `render.max_tokens`, "
+                "set `extract.dtype: bfloat16`, or use a device with more memory"
+            ) from error
+        self._token_budget = max(1, self._token_budget // 2)
+        _log.warning(
+            "out of memory on %s: going on with a token budget of %d; set runtime.token_budget to that or less",
+            self._model.device,
+            self._token_budget,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _judge(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement]:
         sequences = [list(prompt.input_ids) for prompt in batch]
+        self._usage.prompt_tokens += sum(len(ids) for ids in sequences)
         if self._query == "predicting_position":
-            hidden, rows = self._forward(sequences, self._layers)
-            probs = self._probabilities(hidden)
+            passed = self._counted(path.forward(sequences, self._layers, self._verdicts))
+            probs = self._probabilities(passed)
         else:
-            hidden, _ = self._forward(sequences, ())
-            probs = self._probabilities(hidden)
+            probs = self._probabilities(self._counted(path.forward(sequences, (), True)))
+            assert probs is not None
             self._append_verdicts(sequences, probs)
-            _, rows = self._forward(sequences, self._layers)
-        a, b = self._verdict_ids
-        prob_a, prob_b = probs[:, a].tolist(), probs[:, b].tolist()
-        top = probs.argmax(dim=-1).tolist()
+            passed = self._counted(path.forward(sequences, self._layers, False))
+        read = self._read(probs)
         return [
             Judgement(
                 rows={
-                    layer: [row[i][:, start:end].cpu().numpy() for start, end in prompt.spans]
-                    for layer, row in rows.items()
+                    layer: [rows[i][:, start:end].cpu().numpy() for start, end in prompt.spans]
+                    for layer, rows in passed.rows.items()
                 },
-                verdict=VerdictProbs(prob_a[i], prob_b[i], top[i]) if self._verdicts else None,
+                verdict=read[i] if read else None,
             )
             for i, prompt in enumerate(batch)
         ]
 
-    def _forward(self, sequences: list[list[int]], layers: Sequence[int]) -> tuple[Tensor, dict[int, list[Tensor]]]:
-        """The body on a right-padded batch: last hidden state [B, D] at each sequence's last position, and its rows."""
-        device = self._model.device
-        last = [len(sequence) - 1 for sequence in sequences]
-        input_ids = torch.zeros(len(sequences), max(last) + 1, dtype=torch.long)
-        for i, sequence in enumerate(sequences):
-            input_ids[i, : len(sequence)] = torch.tensor(sequence, dtype=torch.long)
-        capture = RowCapture(layers, last, self._heads)
-        output = self._model.base_model(input_ids=input_ids.to(device), use_cache=False, row_capture=capture)
-        positions = torch.tensor(last, device=device)
-        hidden = output.last_hidden_state[torch.arange(len(sequences), device=device), positions]
-        return hidden, capture.rows()
+    def _counted(self, passed: Pass) -> Pass:
+        self._usage.computed_tokens += passed.positions
+        self._usage.flops += passed.flops
+        return passed
 
-    def _probabilities(self, hidden: Tensor) -> Tensor:
+    def _probabilities(self, passed: Pass) -> Tensor | None:
         """Softmax over the whole vocabulary, float32 [B, V]."""
+        if passed.hidden is None:
+            return None
         head = self._model.get_output_embeddings()
         softcap = getattr(self._config, "final_logit_softcapping", None)
-        logits = vocabulary_logits(hidden, head.weight, bias=getattr(head, "bias", None), softcap=softcap)
+        logits = vocabulary_logits(passed.hidden, head.weight, bias=getattr(head, "bias", None), softcap=softcap)
         return logits.softmax(dim=-1)
+
+    def _read(self, probs: Tensor | None) -> list[VerdictProbs]:
+        if probs is None:
+            return []
+        a, b = self._verdict_ids
+        columns = probs[:, a].tolist(), probs[:, b].tolist(), probs.argmax(dim=-1).tolist()
+        return [VerdictProbs(*read) for read in zip(*columns, strict=True)]
 
     def _append_verdicts(self, sequences: list[list[int]], probs: Tensor) -> None:
         a, b = self._verdict_ids
-        for sequence, prob_a, prob_b in zip(sequences, probs[:, a].tolist(), probs[:, b].tolist(), strict=True):
-            sequence.append(a if verdict(prob_a, prob_b) == "A" else b)
+        for sequence, read in zip(sequences, self._read(probs), strict=True):
+            sequence.append(a if verdict(read.prob_a, read.prob_b) == "A" else b)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """CUDA has a type for it; the CPU's allocator raises a RuntimeError that says so."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _check_finite(judgement: Judgement, where: str) -> None:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.attention.capture import IMPLEMENTATION, RowCapture, capturing, query_row_attention
 from pipeline.errors import ModelError
+from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 LENGTH = 6
 MEAN = (MEAN_OVER_HEADS,)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.attention.row import attention_row, choose_heads
+from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 
 def reference(query, keys, scale, softcap=None, window=None):

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.attention.backend import MEAN_OVER_HEADS, Judgement, VerdictProbs
+from pipeline.attention.backend import Judgement, VerdictProbs
 from pipeline.attention.tables import attention_table, judge_prompts, verdict_table
 from pipeline.errors import ShardError
+from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 
 def judge_row(pair_id: str, number: int, chosen: tuple[int, int], rejected: tuple[int, int]) -> dict[str, Any]:

@@ -1,0 +1,67 @@
+"""Attention of the last n positions of a sequence to all S positions before and at them."""
+
+import torch
+from torch import Tensor
+from torch.nn.attention.bias import causal_lower_right
+
+from pipeline.attention.softcap import softcapped_attention
+
+MOSTLY_QUERIES = 2 / 3
+"""Share of queries among the keys from which the CPU's causal kernel, with idle queries for the missing ones, is faster
+than a mask: it skips the half above the diagonal, which a mask only hides."""
+QUERIES_PER_BLOCK = 512
+"""Rows of the one mask that is kept; more queries are computed in blocks of so many."""
+
+
+class CausalAttention:
+    """softmax(q · K^T · scale) · V for queries that stand at the end of their keys; no S×S matrix is stored."""
+
+    def __init__(self) -> None:
+        self._mask: Tensor | None = None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None) -> Tensor:
+        """query[1, H, n, d], key[1, Hkv, S, d], value[1, Hkv, S, d], n <= S; returns [1, H, n, d].
+
+        Query i stands at position S - n + i and sees the keys up to it. `softcap` as in `attention_row`.
+        """
+        if softcap is not None:
+            return softcapped_attention(query, key, value, scale, softcap)
+        own, length = query.shape[2], key.shape[2]
+        if own == length:
+            return _sdpa(query, key, value, scale, is_causal=True)
+        if query.is_cuda:
+            return _sdpa(query, key, value, scale, attn_mask=causal_lower_right(own, length))
+        if own >= MOSTLY_QUERIES * length:
+            idle = query.new_zeros(*query.shape[:2], length - own, query.shape[3])
+            return _sdpa(torch.cat([idle, query], dim=2), key, value, scale, is_causal=True)[:, :, -own:]
+        # Otherwise only a mask says that the queries stand at the end. Blocks keep it small, and leave out keys that
+        # none of a block's queries sees.
+        outputs = []
+        for start in range(0, own, QUERIES_PER_BLOCK):
+            stop = min(start + QUERIES_PER_BLOCK, own)
+            seen = length - own + stop
+            mask = self._lower_right(stop - start, seen, query)
+            outputs.append(_sdpa(query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], scale, attn_mask=mask))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _lower_right(self, queries: int, keys: int, like: Tensor) -> Tensor:
+        """[queries, keys], 0 or -inf: the lower right corner of one matrix that is made once for all shapes."""
+        kept = self._mask
+        if kept is None or kept.shape[1] < keys or kept.dtype != like.dtype:
+            width = max(keys, 2048)
+            visible = torch.ones(QUERIES_PER_BLOCK, width, dtype=torch.bool).tril(width - QUERIES_PER_BLOCK)
+            kept = torch.zeros(visible.shape, dtype=like.dtype).masked_fill_(~visible, float("-inf"))
+            self._mask = kept
+        return kept[-queries:, -keys:]
+
+
+def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, **how: object) -> Tensor:
+    grouped = query.shape[1] != key.shape[1]
+    return torch.nn.functional.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        scale=scale,
+        enable_gqa=grouped,
+        **how,  # type: ignore[arg-type]
+    )
