@@ -6,10 +6,10 @@ from torch.nn.attention.bias import causal_lower_right
 
 from pipeline.attention.softcap import softcapped_attention
 
-MOSTLY_QUERIES = 2 / 3
+MOSTLY_QUERIES = 0.7
 """Share of queries among the keys from which the CPU's causal kernel, with idle queries for the missing ones, is faster
 than a mask: it skips the half above the diagonal, which a mask only hides."""
-QUERIES_PER_BLOCK = 512
+QUERIES_PER_BLOCK = 256
 """Rows of the one mask that is kept; more queries are computed in blocks of so many."""
 
 

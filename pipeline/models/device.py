@@ -7,12 +7,14 @@ from typing import Literal
 import torch
 
 from pipeline.errors import ConfigError
+from pipeline.models.malloc import keep_freed_memory
 
 _log = logging.getLogger(__name__)
 
 
 def choose_device(name: Literal["auto", "cpu", "cuda"], threads: int | None = None) -> torch.device:
-    """The device that `runtime.device` names; `auto`: CUDA where there is one. Sets torch's CPU threads.
+    """The device that `runtime.device` names; `auto`: CUDA where there is one. Sets torch's CPU threads, and on the CPU
+    keeps freed memory.
 
     Raises ConfigError when CUDA is asked for and not there.
     """
@@ -22,7 +24,10 @@ def choose_device(name: Literal["auto", "cpu", "cuda"], threads: int | None = No
         raise ConfigError(
             "runtime.device: cuda is not available to this torch; set `auto` or `cpu`, or install its CUDA build"
         )
-    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        keep_freed_memory()
+        return torch.device("cpu")
+    return torch.device("cuda")
 
 
 def worker_devices(workers: int | None, device: torch.device, each: int = 1) -> list[tuple[str, ...]]:

@@ -202,16 +202,18 @@ def test_a_layer_that_goes_around_the_registry_is_an_error(tiny_model):
         backend(model, header=header).run(prompts)
 
 
-def test_default_model_equals_eager_on_real_prompts(default_model_dir, default_tokenizer, shared_data):
+def test_default_model_equals_eager_on_real_prompts(default_model_dir, shared_data):
     from transformers import AutoModelForCausalLM
 
-    from benchmarks.judge_prompts import common_header, first_pairs
+    from benchmarks.workload import open_workload
 
-    prompts = sorted(first_pairs(default_tokenizer, 40)[:40], key=lambda prompt: len(prompt.input_ids))[:6]
-    letters = tuple(default_tokenizer.convert_tokens_to_ids(["A", "B"]))
+    workload = open_workload("packaged", 20)
+    # Both rounds of a pair are as long, so they stay together.
+    prompts = sorted(workload.prompts, key=lambda prompt: len(prompt.input_ids))[:6]
+    letters = workload.verdict_ids
     settings = {"dtype": torch.float32, "local_files_only": True}
     model = AutoModelForCausalLM.from_pretrained(default_model_dir, attn_implementation="eager", **settings)
     references = [eager_judgement(model, prompt, "predicting_position", letters) for prompt in prompts]
-    judge = backend(model, layers=[0, 15, 29], verdict_ids=letters, token_budget=1024, header=common_header(prompts))
+    judge = backend(model, layers=[0, 15, 29], verdict_ids=letters, token_budget=1024, header=workload.header)
     assert_equal(judge.run(prompts), prompts, references, letters)
     assert judge.usage.computed_tokens < 0.8 * judge.usage.prompt_tokens

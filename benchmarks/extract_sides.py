@@ -1,0 +1,277 @@
+"""The sides of the extraction benchmark. `python -m benchmarks.extract_sides NAME ...` serves one in its own process.
+
+It answers commands on standard input, one JSON line each: `check FILE` writes rows and verdicts, `run` times one round,
+`peak` says the most memory above the loaded model since the start, `longest` the same for the longest prompt alone.
+"""
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+import numpy as np
+import psutil
+import torch
+
+from benchmarks.workload import ROOT, Workload, open_judge, open_workload
+from pipeline.attention.backend import JudgePrompt
+from pipeline.attention.transformers_backend import TransformersBackend
+from pipeline.models.batching import token_batches
+from pipeline.models.device import choose_device
+
+BUDGETS = {"cpu": (1024, 2048, 4096, 8192), "cuda": (8192, 16_384, 32_768, 65_536)}
+MIB = 2**20
+
+Found = dict[str, Any]
+"""`rows`: per prompt the scores of both responses one after the other; `probs`: per prompt P(A), P(B)."""
+
+
+class Side:
+    """One way to get the rows of a workload's last layer."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        self.given, self.workload = given, workload
+
+    def run(self, prompts: list[JudgePrompt]) -> Found | None:
+        """One round over the prompts."""
+        raise NotImplementedError
+
+    def tune(self) -> dict[str, Any]:
+        """Choose the best batch size; returns what was chosen."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """What else is worth a line in the result."""
+        return {}
+
+    def _best(self, sizes: tuple[int, ...], use: Callable[[int], None]) -> dict[str, Any]:
+        timed = {}
+        for size in sizes:
+            use(size)
+            try:
+                self.run(self.workload.prompts[: self.given.tuning_prompts])  # not counted
+                began = time.perf_counter()
+                self.run(self.workload.prompts[: self.given.tuning_prompts])
+                _wait(self.given.device)
+                timed[size] = time.perf_counter() - began
+            except torch.OutOfMemoryError:
+                break
+        best = min(timed, key=lambda size: timed[size])
+        use(best)
+        return {"token_budget": best, "tried": {str(size): round(seconds, 3) for size, seconds in timed.items()}}
+
+
+class Official(Side):
+    """The released code's way: eager attention, `output_attentions=True`, one prompt at a time, the last row kept."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        super().__init__(given, workload)
+        self.model = open_judge(given.judge, given.dtype, given.device, "eager")
+
+    @torch.inference_mode()
+    def run(self, prompts: list[JudgePrompt]) -> Found:
+        rows, probs = [], []
+        for prompt in prompts:
+            ids = torch.tensor([prompt.input_ids], device=self.model.device)
+            output = self.model(ids, output_attentions=True, use_cache=False)
+            row = output.attentions[-1][0, :, -1].float().mean(0).cpu().numpy()
+            rows.append(np.concatenate([row[start:end] for start, end in prompt.spans]))
+            probs.append(output.logits[0, -1].float().softmax(-1)[list(self.workload.verdict_ids)].cpu().numpy())
+        return {"rows": rows, "probs": probs}
+
+
+class TwoForwards(Side):
+    """The paper's "two extra forward passes": SDPA, padded batches, no head. Rows are not to be had this way."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        super().__init__(given, workload)
+        self.model = open_judge(given.judge, given.dtype, given.device, "sdpa")
+        self.budget = 1
+
+    def tune(self) -> dict[str, Any]:
+        return self._best((1, *BUDGETS[self.given.device]), lambda size: setattr(self, "budget", size))
+
+    @torch.inference_mode()
+    def run(self, prompts: list[JudgePrompt]) -> Found:
+        probs: dict[int, Any] = {}
+        for batch in token_batches([len(prompt.input_ids) for prompt in prompts], self.budget):
+            last = [len(prompts[index].input_ids) - 1 for index in batch]
+            ids = torch.zeros(len(batch), max(last) + 1, dtype=torch.long)
+            for place, index in enumerate(batch):
+                ids[place, : last[place] + 1] = torch.tensor(prompts[index].input_ids)
+            hidden = self.model.base_model(ids.to(self.model.device), use_cache=False).last_hidden_state
+            probs |= {index: hidden[place, last[place]] for place, index in enumerate(batch)}
+        return {"hidden": [probs[index] for index in range(len(prompts))]}
+
+
+class TwoForwardsTuned(TwoForwards):
+    """The same with this project's malloc settings, to tell what they give from what sharing gives."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        choose_device(given.device)
+        super().__init__(given, workload)
+
+
+class Engine(Side):
+    """This project's transformers backend, on a device chosen as its stages do."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        super().__init__(given, workload)
+        choose_device(given.device)
+        self.model = open_judge(given.judge, given.dtype, given.device, "sdpa")
+        self.use(BUDGETS[given.device][1])
+
+    def use(self, budget: int) -> None:
+        self.backend = TransformersBackend(
+            self.model,
+            layers=[-1],
+            verdict_ids=self.workload.verdict_ids,
+            token_budget=budget,
+            header=self.workload.header,
+        )
+
+    def tune(self) -> dict[str, Any]:
+        return self._best(BUDGETS[self.given.device], self.use)
+
+    def run(self, prompts: list[JudgePrompt]) -> Found:
+        return judged(self.backend.run(prompts))
+
+    def facts(self) -> dict[str, Any]:
+        before = vars(self.backend.usage).copy()
+        self.run(self.workload.prompts)
+        return {name: after - before[name] for name, after in vars(self.backend.usage).items()}
+
+
+class Vllm(Side):
+    """This project's vLLM backend. Its own prefix cache is emptied before every round, as every pair comes once."""
+
+    def __init__(self, given: argparse.Namespace, workload: Workload) -> None:
+        super().__init__(given, workload)
+        from pipeline.attention.backends import open_backend
+        from pipeline.config.extract import ExtractParams
+        from pipeline.config.model import ModelRef
+        from pipeline.config.runtime import RuntimeParams
+        from pipeline.models.resolve import resolve
+
+        manifest = resolve(ModelRef(source="packaged"), "judge", ROOT)
+        runtime = RuntimeParams(backend="vllm", token_budget=8192, vllm_kv_cache_gib=1.0)
+        params = ExtractParams(layers=[-1], dtype=given.dtype)
+        self.backend = open_backend(runtime, params, manifest, torch.device(given.device))
+        self.backend.run(workload.prompts[:2])
+
+    def run(self, prompts: list[JudgePrompt]) -> Found:
+        self.backend.reset_prefix_cache()  # type: ignore[attr-defined]
+        return judged(self.backend.run(prompts))
+
+
+SIDES: dict[str, type[Side]] = {
+    "official": Official,
+    "two_forwards": TwoForwards,
+    "two_forwards_tuned": TwoForwardsTuned,
+    "engine": Engine,
+    "vllm": Vllm,
+}
+
+
+def judged(judgements: list[Any]) -> Found:
+    """Judgements as the rows and probabilities that sides are compared by."""
+    rows = [np.concatenate([span[0] for span in next(iter(each.rows.values()))]) for each in judgements]
+    return {"rows": rows, "probs": [np.array([each.verdict.prob_a, each.verdict.prob_b]) for each in judgements]}
+
+
+class Memory:
+    """The most memory held above the loaded model: by the process (its high-water mark), or by the CUDA allocator."""
+
+    def __init__(self, device: str) -> None:
+        self._cuda = device == "cuda"
+        _give_back()
+        self._base = torch.cuda.memory_allocated() if self._cuda else psutil.Process().memory_info().rss
+
+    def reset(self) -> None:
+        """Forget the mark so far, and what the allocators hold unused."""
+        _give_back()
+        if self._cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
+
+    def above_base(self) -> float:
+        """MiB."""
+        if self._cuda:
+            return (torch.cuda.max_memory_allocated() - self._base) / MIB
+        status = Path("/proc/self/status").read_text()
+        high = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+        return (high * 1024 - self._base) / MIB
+
+
+def _give_back() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    ctypes.CDLL(None).malloc_trim(0)
+
+
+def _wait(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def arguments() -> argparse.ArgumentParser:
+    """What the sides and their driver share."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--judge", default="packaged", help="packaged, or a shape of random weights: 8b, tiny")
+    parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float32"])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--tuning-prompts", type=int, default=12, help="prompts on which batch sizes are tried")
+    return parser
+
+
+def serve() -> None:
+    """Answer the driver's commands until it closes the pipe."""
+    parser = arguments()
+    parser.add_argument("side", choices=sorted(SIDES))
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print goes to standard error
+    workload = open_workload(given.judge, given.pairs)
+    side = SIDES[given.side](given, workload)
+    memory = Memory(given.device)
+    chosen = side.tune()
+    longest = max(workload.prompts, key=lambda prompt: len(prompt.input_ids))
+    memory.reset()
+    answers.write(json.dumps({"chosen": chosen}) + "\n")
+    for line in sys.stdin:
+        command, *rest = line.split()
+        answer: dict[str, Any] = {}
+        if command == "check":
+            found = side.run(workload.prompts)
+            if found and "rows" in found:
+                np.savez(rest[0], rows=np.concatenate(found["rows"]), probs=np.stack(found["probs"]))
+            answer = side.facts()
+        elif command == "run":
+            began = time.perf_counter()
+            side.run(workload.prompts)
+            _wait(given.device)
+            answer = {"seconds": time.perf_counter() - began}
+        elif command == "peak":
+            answer = {"mib": memory.above_base()}
+        elif command == "longest":
+            memory.reset()
+            side.run([longest])
+            answer = {"mib": memory.above_base(), "tokens": len(longest.input_ids)}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    serve()
