@@ -6,13 +6,16 @@ export DVC_NO_ANALYTICS := 1
 MODEL := models/packaged/SmolLM2-135M-Instruct/model.safetensors
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test doctor plan sample-run lint types code-deps clean-work help
+.PHONY: run test test-vllm doctor plan bench-extract sample-run lint types code-deps clean-work help
 
 run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
 	dvc repro
 
 test: .venv/.test $(MODEL) ## run all tests
 	python -m pytest
+
+test-vllm: .venv-vllm/.test $(MODEL) ## run the tests of the vLLM backend, on the CPU, in an environment of their own
+	.venv-vllm/bin/python -m pytest tests/vllm
 
 doctor: .venv/.run ## check params, data, models, disk and memory before any work
 	python -m stages.doctor
@@ -25,6 +28,9 @@ lint: .venv/.test ## ruff
 
 types: .venv/.test ## mypy
 	mypy
+
+bench-extract: .venv/.run $(MODEL) ## time the extraction engine against the official way and two forward passes
+	python -m benchmarks.extract $(ARGS)
 
 sample-run: ## keep the report of the last run under docs/
 	rm -rf docs/sample-run && mkdir -p docs/sample-run
@@ -39,9 +45,9 @@ clean-work: ## remove unfinished work of runs that will not be resumed
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
-.venv/bin/python:
+.venv/bin/python .venv-vllm/bin/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, {sys.executable} is {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 .venv/.run: .venv/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e .
@@ -50,6 +56,12 @@ help: ## this list
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
 	$(INSTALL) -e '.[dev]'
 	touch $@ .venv/.run
+
+# Without their dependencies: see the head of the file.
+.venv-vllm/.test: .venv-vllm/bin/python pyproject.toml constraints-vllm.txt
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -r constraints-vllm.txt
+	.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
 
 $(MODEL): | .venv/.run
 	python -c 'from pathlib import Path; from pipeline.models.packaged import ensure_packaged; ensure_packaged(Path.cwd())'

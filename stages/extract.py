@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
-from pipeline.attention.backends import check_backend, open_backend
+from pipeline.attention.backends import check_backend, open_backend, positions_after
 from pipeline.attention.flops import peak_flops
 from pipeline.attention.metrics import verdict_metrics
 from pipeline.attention.survey import check_context, survey
@@ -36,7 +36,7 @@ def work(stage: Stage) -> None:
     depth = config.get_text_config().num_hidden_layers
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     found = survey(shard for split in SPLITS for shard in shards[split])
-    check_context(found, context_length(config), extra=1 if params.query == "verdict_token_row" else 0)
+    check_context(found, context_length(config), positions_after(stage.runtime, params))
     check_backend(stage.runtime, params, manifest, device)
     run = stage.run(
         params.model_dump(),

@@ -42,6 +42,11 @@ def check_backend(
     return verdict_ids(load_tokenizer(manifest), manifest.chat_template)
 
 
+def positions_after(runtime: RuntimeParams, params: ExtractParams) -> int:
+    """Positions that a judge needs after its prompt: for the verdict's own token, and for the one that vLLM samples."""
+    return int(params.query == "verdict_token_row") + int(runtime.backend == "vllm")
+
+
 def open_backend(
     runtime: RuntimeParams,
     params: ExtractParams,

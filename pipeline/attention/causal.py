@@ -30,7 +30,7 @@ class CausalAttention:
         if own == length:
             return _sdpa(query, key, value, scale, is_causal=True)
         if query.is_cuda:
-            return _sdpa(query, key, value, scale, attn_mask=causal_lower_right(own, length))
+            return _lower_right(query, key, value, scale)
         if own >= MOSTLY_QUERIES * length:
             idle = query.new_zeros(*query.shape[:2], length - own, query.shape[3])
             return _sdpa(torch.cat([idle, query], dim=2), key, value, scale, is_causal=True)[:, :, -own:]
@@ -40,11 +40,11 @@ class CausalAttention:
         for start in range(0, own, QUERIES_PER_BLOCK):
             stop = min(start + QUERIES_PER_BLOCK, own)
             seen = length - own + stop
-            mask = self._lower_right(stop - start, seen, query)
+            mask = self._corner(stop - start, seen, query)
             outputs.append(_sdpa(query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], scale, attn_mask=mask))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
-    def _lower_right(self, queries: int, keys: int, like: Tensor) -> Tensor:
+    def _corner(self, queries: int, keys: int, like: Tensor) -> Tensor:
         """[queries, keys], 0 or -inf: the lower right corner of one matrix that is made once for all shapes."""
         kept = self._mask
         if kept is None or kept.shape[1] < keys or kept.dtype != like.dtype:
@@ -53,6 +53,15 @@ class CausalAttention:
             kept = torch.zeros(visible.shape, dtype=like.dtype).masked_fill_(~visible, float("-inf"))
             self._mask = kept
         return kept[-queries:, -keys:]
+
+
+def _lower_right(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """As torch dispatches it on CUDA: to the flash kernel, which aligns queries and keys at their ends."""
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and query.dtype == torch.float32:
+        # What float32 gets there, the memory-efficient kernel, has no grouped-query heads.
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
+    return _sdpa(query, key, value, scale, attn_mask=causal_lower_right(query.shape[2], key.shape[2]))
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, **how: object) -> Tensor:

@@ -144,7 +144,9 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
     needs = {}
     if "judge" in sizes:
-        needs["extract"] = sizes["judge"] * BYTES[sections["extract"].dtype]
+        # On CUDA each worker has a device of its own; on the CPU they share the memory.
+        workers = 1 if device.type == "cuda" else sections["runtime"].workers or 1
+        needs["extract"] = workers * sizes["judge"] * BYTES[sections["extract"].dtype]
     if "start" in sizes:
         processes = sections["runtime"].processes if device.type == "cuda" else 1
         needs["train"] = sizes["start"] * TRAINED_BYTES // processes

@@ -54,3 +54,11 @@ def test_soft_cap_in_blocks_of_queries_at_the_end():
     blocks = softcapped_attention(query, states, states, 0.4, 1.5, scores_per_block=4 * 19 * 2)
     torch.testing.assert_close(blocks, whole)
     torch.testing.assert_close(whole.double(), reference(query, states, states, 0.4, 1.5), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_way_taken_on_cuda_aligns_queries_and_keys_at_their_ends(dtype):
+    query, states = torch.randn(1, 4, 7, 8).to(dtype), torch.randn(1, 2, 19, 8).to(dtype)
+    output = causal._lower_right(query, states, states, 0.4)
+    tolerance = 2e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(output.double(), reference(query, states, states, 0.4, None), atol=tolerance, rtol=0)
