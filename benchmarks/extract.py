@@ -109,9 +109,10 @@ def main() -> None:
         facts = {side: process.ask("check", f"{folder}/{side}.npz") for side, process in sides.items()}
         worst = differences(Path(folder), wanted, TOLERANCE[given.dtype])
     seconds: dict[str, list[float]] = {side: [] for side in wanted}
-    for _ in range(given.rounds):
+    for number in range(1, given.rounds + 1):
         for side, process in sides.items():
             seconds[side].append(process.ask("run")["seconds"])
+        print(f"round {number}:", *(f"{side} {times[-1]:.2f} s" for side, times in seconds.items()), flush=True)
     peaks = {side: process.ask("peak")["mib"] for side, process in sides.items()}
     alone = {side: process.ask("longest") for side, process in sides.items()}
     for process in sides.values():

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from pipeline.attention.backend import JudgePrompt
-from pipeline.attention.prefixes import common_prefix
+from pipeline.attention.forward.prefixes import common_prefix
 from pipeline.config.prepare import PrepareParams
 from pipeline.config.render import RenderParams
 from pipeline.data.prepare import prepare

@@ -35,7 +35,7 @@ def check_backend(
         resolve_layers(params.layers, config.num_hidden_layers)
     resolve_heads(params.heads, config.num_attention_heads)
     if runtime.backend == "vllm":
-        from pipeline.attention.vllm_check import check_installed, check_judge
+        from pipeline.attention.vllm.check import check_installed, check_judge
 
         check_installed(device.type)
         check_judge(config, runtime.tensor_parallel)
@@ -91,7 +91,7 @@ def _vllm(
     letters: tuple[int, int],
     header: Sequence[int],
 ) -> Backend:
-    from pipeline.attention.vllm_backend import VllmBackend
+    from pipeline.attention.vllm.backend import VllmBackend
 
     # Its prefix cache finds the header by itself.
     return VllmBackend(manifest, params, runtime, device, letters)

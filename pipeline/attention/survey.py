@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.attention.prefixes import common_prefix
+from pipeline.attention.forward.prefixes import common_prefix
 from pipeline.errors import ModelError
 from pipeline.io.artifact import Shard
 from pipeline.io.lists import arrays_of

@@ -20,12 +20,12 @@ from pipeline.attention.backend import (
     check_prompts,
     describe,
 )
-from pipeline.attention.capture import IMPLEMENTATION, capturing
-from pipeline.attention.forward import ForwardPath, Pass
+from pipeline.attention.forward.capture import IMPLEMENTATION, capturing
+from pipeline.attention.forward.packed_attention import PACKED
+from pipeline.attention.forward.path import ForwardPath, Pass
+from pipeline.attention.forward.plain import PlainForward
+from pipeline.attention.forward.shared import SharedForward
 from pipeline.attention.head import vocabulary_logits
-from pipeline.attention.packed_attention import PACKED
-from pipeline.attention.plain import PlainForward
-from pipeline.attention.shared import SharedForward
 from pipeline.attention.verdict import verdict
 from pipeline.errors import ModelError, NonFiniteError
 from pipeline.models.load import context_length

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pipeline.attention.backend import JudgePrompt
-from pipeline.attention.vllm_backend import VllmBackend
-from pipeline.attention.vllm_engine import prepare_environment
+from pipeline.attention.vllm.backend import VllmBackend
+from pipeline.attention.vllm.engine import prepare_environment
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
 from pipeline.models.manifest import Manifest

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.attention import vllm_backend, vllm_capture
 from pipeline.attention.backend import JudgePrompt
+from pipeline.attention.vllm import backend as vllm_backend
+from pipeline.attention.vllm import capture as vllm_capture
 from pipeline.errors import ConfigError, DataError, ModelError, NonFiniteError
 from tests.vllm.test_architectures import CONFIGS, prompts_with_common_beginnings, saved
 

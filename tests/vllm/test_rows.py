@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.attention import vllm_engine
-from pipeline.attention.vllm_check import row_difference
+from pipeline.attention.vllm import engine as vllm_engine
+from pipeline.attention.vllm.check import row_difference
 from tests.vllm.conftest import LETTERS
 from tests.vllm.references import assert_same, by_transformers
 

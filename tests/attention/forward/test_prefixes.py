@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.attention.packing import pack
-from pipeline.attention.prefixes import MIN_SHARED, Group, common_prefix, find_groups, group_batches
+from pipeline.attention.forward.packing import pack
+from pipeline.attention.forward.prefixes import MIN_SHARED, Group, common_prefix, find_groups, group_batches
 
 HEADER = list(range(100, 110))
 

@@ -13,8 +13,8 @@ from pipeline.attention.architectures import check_architecture, resolve_heads, 
 from pipeline.attention.backend import Judgement, JudgePrompt, Usage, VerdictProbs, check_prompts, describe
 from pipeline.attention.transformers_backend import TransformersBackend
 from pipeline.attention.verdict import verdict
-from pipeline.attention.vllm_check import COMPARED, check_judge, compare
-from pipeline.attention.vllm_engine import Answer, Request, VllmEngine
+from pipeline.attention.vllm.check import COMPARED, check_judge, compare
+from pipeline.attention.vllm.engine import Answer, Request, VllmEngine
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import ConfigError, ModelError, NonFiniteError
@@ -29,7 +29,7 @@ class VllmBackend:
 
     vLLM starts with the first prompts: the first COMPARED of them are judged by the transformers backend before, on
     the same device and in the same dtype, and a row or probability that differs by more than the tolerances of
-    `pipeline.attention.vllm_check` ends the run. Rows and probabilities are float32 whatever the dtype.
+    `pipeline.attention.vllm.check` ends the run. Rows and probabilities are float32 whatever the dtype.
     `prefix_caching=False` computes every prompt whole.
 
     Raises ModelError for an architecture, layer or head that it cannot work with, ConfigError for a device or a number

@@ -17,10 +17,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
-from pipeline.attention.bounds import refuse_biases, went_around
-from pipeline.attention.forward import LeftEarly
+from pipeline.attention.forward.bounds import refuse_biases, went_around
+from pipeline.attention.forward.path import LeftEarly
+from pipeline.attention.forward.softcap import softcapped_attention
 from pipeline.attention.row import attention_row, choose_heads
-from pipeline.attention.softcap import softcapped_attention
 from pipeline.errors import ModelError
 
 IMPLEMENTATION = "query_row"

@@ -1,6 +1,6 @@
 """What is checked before vLLM's rows are believed: that it is there, that it knows the judge, that its rows agree.
 
-vLLM returns no attention, so its rows are taken out of its inside (`pipeline.attention.vllm_capture`), which any
+vLLM returns no attention, so its rows are taken out of its inside (`pipeline.attention.vllm.capture`), which any
 release may change. Hence one tested version, and at the start of every run a comparison with transformers.
 """
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attention.prefixes import Group
+from pipeline.attention.forward.prefixes import Group
 
 
 @dataclass(frozen=True)

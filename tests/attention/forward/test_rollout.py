@@ -6,8 +6,8 @@ import torch
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pipeline.attention.capture import capturing
-from pipeline.attention.rollout import RolloutCapture
+from pipeline.attention.forward.capture import capturing
+from pipeline.attention.forward.rollout import RolloutCapture
 from pipeline.errors import ModelError
 from pipeline.schemas.attention import ROLLOUT
 

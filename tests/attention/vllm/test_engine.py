@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.attention.vllm_capture import _Finishing, _Layer, _token_at, _Wanted
-from pipeline.attention.vllm_engine import merge_ranks, split_spans
+from pipeline.attention.vllm.capture import _Finishing, _Layer, _token_at, _Wanted
+from pipeline.attention.vllm.engine import merge_ranks, split_spans
 from pipeline.errors import ModelError
 
 

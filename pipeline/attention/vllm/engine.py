@@ -14,7 +14,7 @@ import numpy.typing as npt
 import psutil
 
 from pipeline.attention.backend import MEAN_OVER_HEADS
-from pipeline.attention.vllm_capture import REQUEST, AttentionRows
+from pipeline.attention.vllm.capture import REQUEST, AttentionRows
 from pipeline.errors import ModelError
 from pipeline.models.manifest import Manifest
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.attention import causal
-from pipeline.attention.causal import CausalAttention
-from pipeline.attention.softcap import softcapped_attention
+from pipeline.attention.forward import causal
+from pipeline.attention.forward.causal import CausalAttention
+from pipeline.attention.forward.softcap import softcapped_attention
 
 
 def reference(query, key, value, scale, softcap):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.attention.bounds import went_around
+from pipeline.attention.forward.bounds import went_around
 from pipeline.errors import ModelError
 from pipeline.schemas.attention import ROLLOUT
 

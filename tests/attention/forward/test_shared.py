@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.attention.backend import JudgePrompt
-from pipeline.attention.shared import SharedForward
+from pipeline.attention.forward.shared import SharedForward
 from pipeline.errors import ModelError
 from tests.attention.test_transformers_backend import assert_equal, backend, eager_judgement
 

@@ -1,8 +1,8 @@
 """The forward pass over prompts that share prefixes: each prefix once, no padding, only what the rows need.
 
-The prompts of a batch lie in one row (`pipeline.attention.packing`). All layers but attention treat positions alike, so
-transformers runs them as they are; attention is computed prompt by prompt, over the keys of its prefixes and its own.
-In the model's last layer only the prompts' last positions go further than their keys and values.
+The prompts of a batch lie in one row (`pipeline.attention.forward.packing`). All layers but attention treat positions
+alike, so transformers runs them as they are; attention is computed prompt by prompt, over the keys of its prefixes and
+its own. In the model's last layer only the prompts' last positions go further than their keys and values.
 """
 
 from collections.abc import Sequence
@@ -12,18 +12,18 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from pipeline.attention.bounds import went_around
-from pipeline.attention.causal import CausalAttention
 from pipeline.attention.flops import LayerFlops
-from pipeline.attention.forward import Batch, LeftEarly, Pass
-from pipeline.attention.packed_attention import KeysValues, PackedAttention
-from pipeline.attention.packing import Packed, pack
-from pipeline.attention.prefixes import find_groups, group_batches
+from pipeline.attention.forward.bounds import went_around
+from pipeline.attention.forward.causal import CausalAttention
+from pipeline.attention.forward.packed_attention import KeysValues, PackedAttention
+from pipeline.attention.forward.packing import Packed, pack
+from pipeline.attention.forward.path import Batch, LeftEarly, Pass
+from pipeline.attention.forward.prefixes import find_groups, group_batches
 from pipeline.errors import ModelError
 
 
 class SharedForward:
-    """A ForwardPath (see `pipeline.attention.forward`) that computes shared prefixes once.
+    """A ForwardPath (see `pipeline.attention.forward.path`) that computes shared prefixes once.
 
     `header`: tokens that (nearly) all prompts begin with; their keys and values are computed at the first use and kept
     for the life of the object. Call inside `capturing(model, PACKED)`.

@@ -6,16 +6,16 @@ import torch
 from transformers import PreTrainedModel
 
 from pipeline.attention.architectures import longrope_boundaries
-from pipeline.attention.capture import Capture, RowCapture
 from pipeline.attention.flops import LayerFlops
-from pipeline.attention.forward import Batch, LeftEarly, Pass
-from pipeline.attention.rollout import RolloutCapture
+from pipeline.attention.forward.capture import Capture, RowCapture
+from pipeline.attention.forward.path import Batch, LeftEarly, Pass
+from pipeline.attention.forward.rollout import RolloutCapture
 from pipeline.models.batching import token_batches
 from pipeline.schemas.attention import ROLLOUT
 
 
 class PlainForward:
-    """A ForwardPath (see `pipeline.attention.forward`). Call inside `capturing(model)`.
+    """A ForwardPath (see `pipeline.attention.forward.path`). Call inside `capturing(model)`.
 
     `appended`: tokens that a second pass adds to every prompt (METHODS A1).
     """

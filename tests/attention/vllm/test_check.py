@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer, LlamaConfig
 
-from pipeline.attention import vllm_check
 from pipeline.attention.backend import Judgement, JudgePrompt, VerdictProbs
 from pipeline.attention.backends import open_backend
 from pipeline.attention.transformers_backend import TransformersBackend
-from pipeline.attention.vllm_check import COMPARED, check_installed, check_judge, compare, row_difference
+from pipeline.attention.vllm import check as vllm_check
+from pipeline.attention.vllm.check import COMPARED, check_installed, check_judge, compare, row_difference
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import ConfigError, ModelError

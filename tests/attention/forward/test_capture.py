@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pipeline.attention.capture import IMPLEMENTATION, RowCapture, capturing, query_row_attention
+from pipeline.attention.forward.capture import IMPLEMENTATION, RowCapture, capturing, query_row_attention
 from pipeline.errors import ModelError
 from pipeline.schemas.attention import MEAN_OVER_HEADS
 

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
-from pipeline.attention.bounds import refuse_biases, went_around
-from pipeline.attention.causal import CausalAttention
-from pipeline.attention.forward import LeftEarly
-from pipeline.attention.packing import Packed, PackedPrompt
+from pipeline.attention.forward.bounds import refuse_biases, went_around
+from pipeline.attention.forward.causal import CausalAttention
+from pipeline.attention.forward.packing import Packed, PackedPrompt
+from pipeline.attention.forward.path import LeftEarly
 from pipeline.attention.row import attention_row, choose_heads
 from pipeline.errors import ModelError
 
