@@ -104,10 +104,9 @@ class TransformersBackend:
                 batches = path.batches([prompts[index].input_ids for index in waiting], self._token_budget)
                 for batch in batches:
                     indices = [waiting[place] for place in batch]
-                    try:
-                        judged = self._judge(path, [prompts[index] for index in indices])
-                    except (torch.OutOfMemoryError, RuntimeError) as error:
-                        self._halve(error, [describe(prompts[index], index) for index in indices])
+                    judged = self._judge_within_memory(path, [prompts[index] for index in indices])
+                    if judged is None:
+                        self._halve([describe(prompts[index], index) for index in indices])
                         break
                     for index, judgement in zip(indices, judged, strict=True):
                         _check_finite(judgement, describe(prompts[index], index))
@@ -130,15 +129,22 @@ class TransformersBackend:
             _log.info("shared prefixes are not used: %s", reason)
         return self._plain, IMPLEMENTATION
 
-    def _halve(self, error: Exception, names: list[str]) -> None:
-        """Go on with half the token budget. Raises what is not about memory, and ModelError for a prompt alone."""
-        if not _out_of_memory(error):
-            raise error
+    def _judge_within_memory(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement] | None:
+        """None when the device ran out of memory: by then the error, which holds on to the tensors, is gone."""
+        try:
+            return self._judge(path, batch)
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, names: list[str]) -> None:
+        """Go on with half the token budget. Raises ModelError for a prompt alone."""
         if len(names) == 1:
             raise ModelError(
                 f"{names[0]} does not fit the memory of {self._model.device} even alone; lower `render.max_tokens`, "
                 "set `extract.dtype: bfloat16`, or use a device with more memory"
-            ) from error
+            )
         self._token_budget = max(1, self._token_budget // 2)
         _log.warning(
             "out of memory on %s: going on with a token budget of %d; set runtime.token_budget to that or less",
@@ -150,7 +156,6 @@ class TransformersBackend:
 
     def _judge(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement]:
         sequences = [list(prompt.input_ids) for prompt in batch]
-        self._usage.prompt_tokens += sum(len(ids) for ids in sequences)
         if self._query == "predicting_position":
             passed = self._counted(path.forward(sequences, self._layers, self._verdicts))
             probs = self._probabilities(passed)
@@ -160,6 +165,7 @@ class TransformersBackend:
             self._append_verdicts(sequences, probs)
             passed = self._counted(path.forward(sequences, self._layers, False))
         read = self._read(probs)
+        self._usage.prompt_tokens += sum(len(prompt.input_ids) for prompt in batch)
         return [
             Judgement(
                 rows={
