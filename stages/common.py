@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
@@ -29,6 +29,9 @@ from pipeline.io.seat import Seat, take_seat
 from pipeline.io.tally import Item, Listener, Tally, Totals
 from pipeline.io.work import Out, Run, Work, join_work, open_work
 from pipeline.io.workers import run_workers
+
+if TYPE_CHECKING:
+    import torch
 
 S = TypeVar("S", bound=Section)
 _log = logging.getLogger(__name__)
@@ -51,6 +54,12 @@ class Stage:
     def path(self, relative: str) -> Path:
         """A path below the root."""
         return self.root / relative
+
+    def worker_devices(self, device: "torch.device", each: int = 1) -> list[tuple[str, ...]]:
+        """For each process of a stage that runs a model, the CUDA devices that it sees; a worker has its own."""
+        from pipeline.models.device import worker_devices
+
+        return [()] if self.seat else worker_devices(self.runtime.workers, device, each)
 
     def run(
         self,
@@ -143,9 +152,10 @@ def map_model_shards(
         missing = _missing(work, plan)
         used = devices[: len(missing)]
         with closing(_tally(stage, work, plan, workers=max(1, len(used)))) as tally:
-            if len(used) > 1:
+            # The last shard of several processes is a worker's too: it has no more threads than the others had.
+            if len(devices) > 1 and used:
                 _log.info("%d shards are missing: starting %d workers", len(missing), len(used))
-                threads = stage.runtime.threads or os.environ.get("OMP_NUM_THREADS") or fair_threads(len(used))
+                threads = stage.runtime.threads or os.environ.get("OMP_NUM_THREADS") or fair_threads(len(devices))
                 environment = {"OMP_NUM_THREADS": str(threads)}
                 module = f"stages.{stage.name}"
                 run_workers(module, stage.root, work.folder, run.key, missing, used, environment, tally)

@@ -15,7 +15,7 @@ from pipeline.config.extract import ExtractParams
 from pipeline.io.artifact import Artifact
 from pipeline.io.tally import Totals
 from pipeline.io.work import Out
-from pipeline.models.device import choose_device, worker_devices
+from pipeline.models.device import choose_device
 from pipeline.models.load import context_length, load_config
 from pipeline.models.named import named_model
 from pipeline.schemas.attention import ATTENTION, VERDICTS
@@ -35,9 +35,9 @@ def work(stage: Stage) -> None:
     config = load_config(manifest)
     depth = config.get_text_config().num_hidden_layers
     device = choose_device(stage.runtime.device, stage.runtime.threads)
+    check_backend(stage.runtime, params, manifest, device)
     found = survey(shard for split in SPLITS for shard in shards[split])
     check_context(found, context_length(config), positions_after(stage.runtime, params))
-    check_backend(stage.runtime, params, manifest, device)
     run = stage.run(
         params.model_dump(),
         {"judge": judge.digest, "model": manifest.digest},
@@ -78,17 +78,17 @@ def work(stage: Stage) -> None:
         Out("verdicts", stage.path("data/verdicts"), VERDICTS),
     ]
     plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
-    devices = worker_devices(stage.runtime.workers, device, each=stage.runtime.tensor_parallel)
+    devices = stage.worker_devices(device, each=stage.runtime.tensor_parallel)
 
     def on_done(totals: Totals) -> None:
-        _log.info(spent(totals, params.dtype, device))
+        _log.info(spent(totals, params.dtype, device, stage.runtime.tensor_parallel))
 
     map_model_shards(stage, run, outs, plan, open_maker, devices, on_done)
     verdicts = Artifact(stage.path("data/verdicts"), VERDICTS)
     stage.write_metrics({split: _verdict_metrics(verdicts, split) for split in SPLITS})
 
 
-def spent(totals: Totals, dtype: str, device: torch.device) -> str:
+def spent(totals: Totals, dtype: str, device: torch.device, tensor_parallel: int = 1) -> str:
     """What the run took: pairs and tokens a second, what sharing saved, and how much of the devices it used."""
     counts = totals.counts
     computed, given = counts["computed_tokens"], counts["prompt_tokens"]
@@ -96,12 +96,15 @@ def spent(totals: Totals, dtype: str, device: torch.device) -> str:
     parts = [
         f"{totals.pairs} pairs in {totals.seconds:.1f} s: {totals.pairs / seconds:.2f} pairs/s",
         f"{given / seconds:,.0f} prompt tokens/s",
-        f"{computed:,.0f} of {given:,.0f} tokens computed, {1 - computed / max(given, 1):.1%} saved by shared prefixes",
+        f"{computed:,.0f} tokens computed for {given:,.0f}",
     ]
+    if computed < given:
+        parts[-1] += f", {1 - computed / given:.1%} saved by shared prefixes"
     if counts["flops"]:
         parts.append(f"{counts['flops'] / seconds / 1e12:.2f} TFLOP/s")
         if peak := peak_flops(device, dtype):
-            parts.append(f"{counts['flops'] / seconds / (peak * totals.workers):.1%} model FLOP utilization")
+            used = peak * min(totals.workers * tensor_parallel, torch.cuda.device_count())
+            parts.append(f"{counts['flops'] / seconds / used:.1%} model FLOP utilization")
     return ", ".join(parts)
 
 

@@ -11,7 +11,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.io.artifact import Artifact
 from pipeline.io.lists import arrays_of
 from pipeline.io.work import Out
-from pipeline.models.device import choose_device, worker_devices
+from pipeline.models.device import choose_device
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.named import named_model
@@ -67,7 +67,7 @@ def work(stage: Stage) -> None:
 
     out = Out("reference", stage.path("data/reference"), REFERENCE)
     plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
-    map_model_shards(stage, run, [out], plan, open_maker, worker_devices(stage.runtime.workers, device))
+    map_model_shards(stage, run, [out], plan, open_maker, stage.worker_devices(device))
     reference = Artifact(out.path, REFERENCE)
     stage.write_metrics({split: _metrics(reference, split) for split in SPLITS})
 

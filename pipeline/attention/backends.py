@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import torch
+from transformers import PretrainedConfig
 
 from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
 from pipeline.attention.backend import Backend
@@ -27,19 +28,24 @@ def check_backend(
     Raises ConfigError for a backend that is unknown or not installed as tested; ModelError for an architecture, layer,
     head or tokenizer that it cannot work with.
     """
-    if runtime.backend not in BACKENDS:
-        raise ConfigError(f"`runtime.backend: {runtime.backend}` is unknown; choose one of {sorted(BACKENDS)}")
     config = load_config(manifest)
     check_architecture(config)
     if params.source == "attention":
         resolve_layers(params.layers, config.num_hidden_layers)
     resolve_heads(params.heads, config.num_attention_heads)
+    check_engine(runtime, config, device)
+    return verdict_ids(load_tokenizer(manifest), manifest.chat_template)
+
+
+def check_engine(runtime: RuntimeParams, config: PretrainedConfig, device: torch.device) -> None:
+    """Whether `runtime.backend` is known, installed as tested, and computes this judge. Raises as `check_backend`."""
+    if runtime.backend not in BACKENDS:
+        raise ConfigError(f"`runtime.backend: {runtime.backend}` is unknown; choose one of {sorted(BACKENDS)}")
     if runtime.backend == "vllm":
         from pipeline.attention.vllm.check import check_installed, check_judge
 
         check_installed(device.type)
         check_judge(config, runtime.tensor_parallel)
-    return verdict_ids(load_tokenizer(manifest), manifest.chat_template)
 
 
 def positions_after(runtime: RuntimeParams, params: ExtractParams) -> int:

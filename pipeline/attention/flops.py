@@ -25,7 +25,7 @@ class LayerFlops:
 
 
 PEAK_BFLOAT16 = {"H100": 989e12, "H200": 989e12}
-"""Dense bfloat16 operations a second by the product's name, from the vendor's data sheets."""
+"""Dense bfloat16 operations a second by the product's name, of the SXM modules, from the vendor's data sheets."""
 
 
 def peak_flops(device: torch.device, dtype: str) -> float | None:
@@ -33,4 +33,6 @@ def peak_flops(device: torch.device, dtype: str) -> float | None:
     if device.type != "cuda" or dtype != "bfloat16":
         return None
     name = torch.cuda.get_device_name(device)
+    if any(slower in name for slower in ("PCIe", "NVL")):
+        return None
     return next((peak for product, peak in PEAK_BFLOAT16.items() if product in name), None)

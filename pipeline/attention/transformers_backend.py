@@ -32,6 +32,7 @@ from pipeline.models.load import context_length
 from pipeline.schemas.attention import MEAN_OVER_HEADS, ROLLOUT
 
 _log = logging.getLogger("stages.extract")
+_SAID_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 
 
 class TransformersBackend:
@@ -126,7 +127,7 @@ class TransformersBackend:
             return self._shared, PACKED
         if not self._said:
             self._said = True
-            _log.info("shared prefixes are not used: %s", reason)
+            _log.info("prompts run whole, without shared prefixes, in shards like this one: %s", reason)
         return self._plain, IMPLEMENTATION
 
     def _judge_within_memory(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement] | None:
@@ -205,8 +206,8 @@ class TransformersBackend:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    """CUDA has a type for it; the CPU's allocator raises a RuntimeError that says so."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """CUDA's allocator has a type for it; its libraries and the CPU's allocator raise a RuntimeError that says so."""
+    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _SAID_OF_MEMORY)
 
 
 def _check_finite(judgement: Judgement, where: str) -> None:

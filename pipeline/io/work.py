@@ -29,6 +29,7 @@ from pipeline.schemas.refused import REFUSED
 
 _log = logging.getLogger(__name__)
 _PUBLISHED = "published"
+_RUN = "run.json"
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def open_work(root: Path, run: Run, outs: Sequence[Out], refused: Path | None = 
     sweep_published(root, keep=run.stage)
     folder = _folder(root, run)
     with locked(folder / "lock.json"):
-        _check_mixing(folder / "run.json", run)
+        _check_mixing(folder / _RUN, run)
         done = sum(1 for _ in folder.glob("refused/*/part-*.parquet"))
         if done:
             _log.info("resuming %s: %d finished shards in %s", run.stage, done, folder)
@@ -152,7 +153,16 @@ def open_work(root: Path, run: Run, outs: Sequence[Out], refused: Path | None = 
 
 
 def join_work(root: Path, run: Run, outs: Sequence[Out]) -> Work:
-    """The work folder that the launcher of this process has opened, to write shards into it: no lock, no publishing."""
+    """The work folder that the launcher of this process has opened, to write shards into it: no lock, no publishing.
+
+    Raises ShardError when this process has another backend or device kind than the launcher, which is never allowed:
+    `allow_mixed` is for runs one after the other.
+    """
+    opened = _folder(root, run) / _RUN
+    if opened.is_file():  # else this is another run than the launcher's, which a worker finds out by its key
+        begun = json.loads(opened.read_text(encoding="utf-8"))["mixable"]
+        if begun != dict(run.mixable):
+            raise ShardError(f"this worker has {dict(run.mixable)}, its launcher {begun}; is its device out of order?")
     return Work(_folder(root, run), run, outs, None)
 
 

@@ -79,7 +79,13 @@ def load_model(
             f"({unset[0]}, …) or hold them in another shape; the folder is not whole, or its config.json is of another "
             "model."
         )
-    return model.to(device).eval()
+    try:
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise ModelError(
+            f"The {manifest.role} model does not fit the memory of {device} in {dtype}; use a device with more memory, "
+            "a smaller model, or bfloat16."
+        ) from error
 
 
 def context_length(config: PretrainedConfig) -> int:

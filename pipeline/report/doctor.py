@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
+from pipeline.attention.backends import check_engine
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
 from pipeline.config.model import ModelRef
@@ -114,6 +115,11 @@ def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
     yield (
         lambda: choose_heads(sections["postprocess"].heads, resolve_heads(extract.heads, heads), extract.source),
         f"extract.heads, postprocess.heads: the judge's layers have {heads} heads",
+    )
+    runtime = sections["runtime"]
+    yield (
+        lambda: check_engine(runtime, config, choose_device(runtime.device)),
+        f"runtime.backend: {runtime.backend} is installed and computes this judge",
     )
     yield (
         lambda: verdict_ids(load_tokenizer(manifest), manifest.chat_template),

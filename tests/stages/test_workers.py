@@ -121,11 +121,13 @@ def test_no_more_workers_than_missing_shards(root: Path, one_process: dict[str, 
     run(root, 12)
     assert [text for _, text in notes(root)] == ["after"]
     assert not (root / "totals.json").exists()
-    # One is missing: this process makes it.
+    # One is missing: one worker makes it, with as many threads as it had beside the others.
     [shard] = root.glob(".work/fake/*/reference/train/part-00003.parquet")
     shard.unlink()
     run(root, 12)
-    assert {pid for pid, _ in notes(root)[1:]} == {notes(root)[-1][0]}
+    opened = [pid for pid, text in notes(root)[1:] if text == "opens"]
+    assert len(opened) == 1
+    assert opened != [notes(root)[-1][0]]
     assert json.loads((root / "totals.json").read_text())["pairs"] == 2
     assert published(root) == one_process
 
@@ -216,3 +218,16 @@ def test_an_interrupted_launcher_stops_its_workers(root: Path) -> None:
     _, alive = psutil.wait_procs(workers, timeout=1)
     assert not alive
     assert not list(root.glob(".work/fake/*/lock.json"))
+
+
+def test_a_worker_on_another_device_kind_than_its_launcher_is_refused(root: Path) -> None:
+    from pipeline.errors import ShardError
+    from pipeline.io.work import Run, join_work, open_work
+
+    def on(device: str) -> Run:
+        return Run("fake", {"params": {}}, {}, {"device": device}, allow_mixed=True)
+
+    with open_work(root, on("cuda"), []):
+        join_work(root, on("cuda"), [])
+        with pytest.raises(ShardError, match=r"this worker has \{'device': 'cpu'\}, its launcher \{'device': 'cuda'\}"):
+            join_work(root, on("cpu"), [])

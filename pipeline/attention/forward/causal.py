@@ -57,20 +57,19 @@ class CausalAttention:
 
 def _lower_right(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """As torch dispatches it on CUDA: to the flash kernel, which aligns queries and keys at their ends."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1 and query.dtype == torch.float32:
-        # What float32 gets there, the memory-efficient kernel, has no grouped-query heads.
-        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     return _sdpa(query, key, value, scale, attn_mask=causal_lower_right(query.shape[2], key.shape[2]))
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, **how: object) -> Tensor:
-    grouped = query.shape[1] != key.shape[1]
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1 and query.is_cuda and query.dtype == torch.float32:
+        # What float32 gets there, the memory-efficient kernel, has no grouped-query heads.
+        key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     return torch.nn.functional.scaled_dot_product_attention(
         query,
         key,
         value,
         scale=scale,
-        enable_gqa=grouped,
+        enable_gqa=query.shape[1] != key.shape[1],
         **how,  # type: ignore[arg-type]
     )

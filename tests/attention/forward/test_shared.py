@@ -80,7 +80,7 @@ def test_a_shorter_window_takes_the_plain_path_and_says_so_once(name, tiny_model
         judge.run(prompts)
     assert not computed
     said = [record.message.split(":")[0] for record in caplog.records if record.name == "stages.extract"]
-    assert said == ["shared prefixes are not used"]
+    assert said == ["prompts run whole, without shared prefixes, in shards like this one"]
 
 
 def test_no_token_is_computed_twice(tiny_model, computed):
