@@ -3,13 +3,17 @@
 official      the released code's way: eager attention, all layers' matrices, one prompt at a time
 two_forwards  the paper's "two extra forward passes": SDPA, padded, best batch size, no head, no rows
 two_forwards_tuned  the same with this project's malloc settings (on the CPU)
-engine        this project's transformers backend
-vllm          this project's vLLM backend, where it is installed
+engine        this project's transformers backend, the prompts' header computed anew in every round (an upper bound: a
+              run of `extract` computes it once)
+vllm          this project's vLLM backend, where it is installed; only with the packaged judge, as it reads weights from
+              files, and only on all cores, as torch's number of threads does not bind it
 
-Rows and verdict probabilities of all sides that have them are compared before anything is timed. Prints a table, and as
-the last line JSON; `--save NAME` keeps it under benchmarks/results/.
+Before anything is timed, rows and verdict probabilities of all sides that have them are compared, by the tolerances
+that vLLM's rows are held to in every run. Prints a table, and as the last line JSON; `--save NAME` keeps it under
+benchmarks/results/.
 """
 
+import argparse
 import datetime
 import json
 import os
@@ -18,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,24 +30,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.extract_sides import SIDES, arguments
+from benchmarks.extract_sides import SIDES, arguments, parsed
 from benchmarks.workload import ROOT, SHAPES, open_workload, total_tokens
 from pipeline.attention.flops import peak_flops
+from pipeline.attention.vllm.check import PROBABILITY_TOLERANCE, ROW_TOLERANCE, row_difference
 
-TOLERANCE = {"float32": 1e-5, "bfloat16": 5e-2}
-"""Largest difference of a row's entries, and of a probability, between two sides. bfloat16 rows differ from float32 by
-up to 3e-2 where the largest entries are of order 0.3."""
+WORKLOAD = ("judge", "dtype", "device", "threads", "pairs", "tuning_prompts")
+RATIOS = {
+    "vs_official": "official",
+    "vs_two_forwards": "two_forwards",
+    "vs_two_forwards_same_malloc": "two_forwards_tuned",
+}
+MEANING = {
+    "peak_mib": "peak of the whole run above the loaded model; so are official_peak_mib and peaks_mib",
+    "longest_prompt": "peak above the loaded model for the longest prompt alone",
+    "differences": "largest |difference| of a prompt's row from the first side's, as a share of the row",
+    "largest_absolute_differences": "of a single score or probability",
+}
 ULTRAFEEDBACK_PAIRS = 61_135
 
 
 class Process:
     """One side at work."""
 
-    def __init__(self, python: str, side: str, shared: list[str]) -> None:
+    def __init__(self, python: str, side: str, given: argparse.Namespace) -> None:
         self.side = side
+        shared = [word for name in WORKLOAD for word in (f"--{name.replace('_', '-')}", str(getattr(given, name)))]
         self._process = subprocess.Popen(
             [python, "-m", "benchmarks.extract_sides", side, *shared],
             cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": str(given.threads)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
@@ -70,18 +87,66 @@ class Process:
         return answer
 
 
-def differences(folder: Path, sides: list[str], tolerance: float) -> dict[str, float]:
-    """Largest difference of every side's rows and probabilities from those of the first. Exits above the tolerance."""
+@dataclass(frozen=True)
+class Difference:
+    """Of a side from the first one."""
+
+    share: float = 0.0
+    """Largest `row_difference` of a prompt."""
+    absolute: float = 0.0
+    """Largest |difference| of a score or probability."""
+
+
+def differences(folder: Path, sides: list[str], dtype: str) -> dict[str, Difference]:
+    """Of every side that has rows, prompt by prompt. Exits where one differs by more than the dtype's tolerances."""
     found = {side: np.load(folder / f"{side}.npz") for side in sides if (folder / f"{side}.npz").is_file()}
-    first = next(iter(found))
-    worst = {}
-    for side, arrays in found.items():
-        worst[side] = max(float(np.abs(arrays[name] - found[first][name]).max()) for name in ("rows", "probs"))
-        if worst[side] > tolerance:
-            raise SystemExit(
-                f"{side} differs from {first} by {worst[side]:.1e}, more than {tolerance}: nothing is timed"
-            )
-    return worst
+    return {side: _difference(side, arrays, *next(iter(found.items())), dtype) for side, arrays in found.items()}
+
+
+def _difference(side: str, found: Any, first: str, expected: Any, dtype: str) -> Difference:
+    rows, others = (np.split(each["rows"], np.cumsum(each["lengths"])[:-1]) for each in (found, expected))
+    shares = [row_difference([other], [row]) for row, other in zip(rows, others, strict=True)]
+    probs = np.abs(found["probs"] - expected["probs"]).max(axis=1)
+    for what, values, tolerance in (
+        ("row", shares, ROW_TOLERANCE[dtype]),
+        ("probability of a verdict", probs, PROBABILITY_TOLERANCE[dtype]),
+    ):
+        for index, value in enumerate(values):
+            if not value <= tolerance:
+                raise SystemExit(
+                    f"judge prompt {index}: the {what} of {side} differs from {first}'s by {value:.2g}, more than "
+                    f"{tolerance:g}: nothing is timed"
+                )
+    return Difference(max(shares), max(float(np.abs(found["rows"] - expected["rows"]).max()), float(probs.max())))
+
+
+def left_out(given: argparse.Namespace) -> dict[str, str]:
+    """The sides that this run cannot time, and why."""
+    reasons = {}
+    if given.device == "cuda":
+        reasons["two_forwards_tuned"] = "malloc's settings matter on the CPU only"
+    if given.judge in SHAPES:
+        reasons["vllm"] = "it reads weights from files, so only --judge packaged is measured"
+    elif not Path(given.vllm_python).is_file():
+        reasons["vllm"] = f"{given.vllm_python} is not there; `make test-vllm` installs it for the CPU"
+    elif given.threads != os.cpu_count():
+        reasons["vllm"] = f"it uses all {os.cpu_count()} cores, whatever --threads {given.threads} says"
+    return reasons
+
+
+def figures(seconds: dict[str, list[float]], peaks: dict[str, float], pairs: int) -> dict[str, float]:
+    """The result's speeds, ratios and peaks; those of a side that did not run are left out."""
+    median = {side: statistics.median(times) for side, times in seconds.items()}
+    found = {}
+    if "engine" in median:
+        found["pairs_per_s"] = pairs / median["engine"]
+        found |= {name: median[side] / median["engine"] for name, side in RATIOS.items() if side in median}
+        found["peak_mib"] = peaks["engine"]
+    if "official" in median:
+        found["official_peak_mib"] = peaks["official"]
+    if "vllm" in median:
+        found["vllm_pairs_per_s"] = pairs / median["vllm"]
+    return found
 
 
 def main() -> None:
@@ -90,24 +155,26 @@ def main() -> None:
     parser.description = __doc__
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--vllm-python", default=str(ROOT / ".venv-vllm" / "bin" / "python"))
-    parser.add_argument("--sides", default=",".join(SIDES))
+    parser.add_argument("--sides", default=",".join(SIDES), help="names with commas between; the first to have rows is "
+                        "what the others are compared with")  # fmt: skip
     parser.add_argument("--save", help="name of a file below benchmarks/results/")
-    given = parser.parse_args()
-    names = ("judge", "dtype", "device", "threads", "pairs", "tuning_prompts")
-    shared = [word for name in names for word in (f"--{name.replace('_', '-')}", str(getattr(given, name)))]
-    pythons = dict.fromkeys(SIDES, sys.executable) | {"vllm": given.vllm_python}
-    if not Path(given.vllm_python).is_file() or given.judge in SHAPES:
-        del pythons["vllm"]
-    if given.device == "cuda":
-        del pythons["two_forwards_tuned"]
-    wanted = [side for side in given.sides.split(",") if side in pythons]
+    given = parsed(parser)
+    wanted = list(dict.fromkeys(given.sides.split(",")))
+    if unknown := [side for side in wanted if side not in SIDES]:
+        parser.error(f"--sides: unknown {', '.join(map(repr, unknown))}; choose from {', '.join(SIDES)}")
+    for side, reason in left_out(given).items():
+        if side in wanted:
+            wanted.remove(side)
+            print(f"{side}: left out: {reason}", flush=True)
+    if not wanted:
+        parser.error("--sides: none of them can be timed here")
     with tempfile.TemporaryDirectory() as folder:
         sides = {}
         for side in wanted:
-            sides[side] = Process(pythons[side], side, shared)
+            sides[side] = Process(given.vllm_python if side == "vllm" else sys.executable, side, given)
             print(f"{side}: ready {sides[side].chosen}", flush=True)
         facts = {side: process.ask("check", f"{folder}/{side}.npz") for side, process in sides.items()}
-        worst = differences(Path(folder), wanted, TOLERANCE[given.dtype])
+        apart = differences(Path(folder), wanted, given.dtype)
     seconds: dict[str, list[float]] = {side: [] for side in wanted}
     for number in range(1, given.rounds + 1):
         for side, process in sides.items():
@@ -117,41 +184,37 @@ def main() -> None:
     alone = {side: process.ask("longest") for side, process in sides.items()}
     for process in sides.values():
         process.close()
-    median = {side: statistics.median(times) for side, times in seconds.items()}
-    rate = {side: given.pairs / value for side, value in median.items()}
-    workload = open_workload(given.judge, given.pairs)
-    print(f"\n{given.pairs} pairs, {total_tokens(workload.prompts):,} tokens, {given.dtype}, {given.device}, "
-          f"{given.threads} threads, {given.rounds} rounds")  # fmt: skip
+    tokens = total_tokens(open_workload(given.judge, given.pairs).prompts)
+    print(f"\n{given.pairs} pairs, {tokens:,} tokens, {given.dtype}, {given.device}, {given.threads} threads, "
+          f"{given.rounds} rounds")  # fmt: skip
     print(f"{'':20}{'pairs/s':>9}{'median s':>10}{'peak MiB':>10}{'longest prompt':>16}{'differs by':>12}")
-    for side in wanted:
-        differs = f"{worst[side]:.1e}" if side in worst else "-"
-        print(f"{side:20}{rate[side]:>9.3f}{median[side]:>10.3f}{peaks[side]:>10.0f}"
+    for side, times in seconds.items():
+        median = statistics.median(times)
+        differs = f"{apart[side].share:.1e}" if side in apart else "-"
+        print(f"{side:20}{given.pairs / median:>9.3f}{median:>10.3f}{peaks[side]:>10.0f}"
               f"{alone[side]['mib']:>12.0f} MiB{differs:>12}")  # fmt: skip
-    result = {
-        "pairs_per_s": rate["engine"],
-        "vs_official": median["official"] / median["engine"],
-        "vs_two_forwards": median["two_forwards"] / median["engine"],
-        "peak_mib": peaks["engine"],
-        "official_peak_mib": peaks["official"],
+    print("peak MiB: of the whole run above the loaded model; longest prompt: the peak for it alone\n"
+          "differs by: the largest share of a prompt's row")  # fmt: skip
+    result: dict[str, Any] = {
+        **figures(seconds, peaks, given.pairs),
         "dtype": given.dtype,
-        "longest_prompt": {side: alone[side] for side in wanted},
+        "longest_prompt": alone,
         "seconds": seconds,
         "peaks_mib": peaks,
         "chosen": {side: process.chosen for side, process in sides.items()},
-        "differences": worst,
-        "engine": facts["engine"],
-        "tokens": total_tokens(workload.prompts),
-        "workload": {name: getattr(given, name) for name in names},
+        "differences": {side: each.share for side, each in apart.items()},
+        "largest_absolute_differences": {side: each.absolute for side, each in apart.items()},
+        "meaning": MEANING,
+        "tokens": tokens,
+        "workload": {name: getattr(given, name) for name in WORKLOAD},
         "machine": machine(given.device),
         "date": datetime.date.today().isoformat(),
     }
-    if "two_forwards_tuned" in rate:
-        result["vs_two_forwards_same_malloc"] = median["two_forwards_tuned"] / median["engine"]
-    if "vllm" in rate:
-        result["vllm_pairs_per_s"] = rate["vllm"]
-    if peak := peak_flops(torch.device(given.device), given.dtype):
-        result["model_flop_utilization"] = facts["engine"]["flops"] / median["engine"] / peak
-        result["hours_for_ultrafeedback"] = ULTRAFEEDBACK_PAIRS / rate["engine"] / 3600
+    if "engine" in wanted:
+        result["engine"] = facts["engine"]
+        if peak := peak_flops(torch.device(given.device), given.dtype):
+            result["model_flop_utilization"] = facts["engine"]["flops"] / statistics.median(seconds["engine"]) / peak
+            result["hours_for_ultrafeedback"] = ULTRAFEEDBACK_PAIRS / result["pairs_per_s"] / 3600
     if given.save:
         path = ROOT / "benchmarks" / "results" / given.save
         path.parent.mkdir(exist_ok=True)

@@ -51,6 +51,9 @@ HEADER_TOKENS, QUESTION_TOKENS, CHOSEN_TOKENS, REJECTED_TOKENS, FRAME_TOKENS = 2
 """Mean lengths for random shapes: about 950 tokens a judge prompt, as UltraFeedback has. FRAME: what stands around and
 between the answers."""
 LONGEST = 2047
+SCORE_DEVIATION = 2.5
+"""Of the attention scores of random weights, in logits. Far from uniform, so that a wrong row shows: at transformers'
+initialization every row is nearly 1 / length. At 3 and more, bfloat16 alone moves the rows of 32 layers too far."""
 LOG_NORMAL_SIGMA = 0.9
 
 
@@ -78,7 +81,10 @@ def open_workload(judge: str, pairs: int) -> Workload:
 
 
 def open_judge(judge: str, dtype: str, device: str, implementation: str) -> PreTrainedModel:
-    """The model in evaluation mode; the same random weights for the same shape on the same device."""
+    """The model in evaluation mode; the same random weights for the same shape on the same device.
+
+    Random query weights are scaled: inputs of RMS 1 and weights of deviation s give scores of deviation s^2 * hidden.
+    """
     kind = getattr(torch, dtype)
     if judge not in SHAPES:
         model = AutoModelForCausalLM.from_pretrained(
@@ -90,6 +96,10 @@ def open_judge(judge: str, dtype: str, device: str, implementation: str) -> PreT
         model = AutoModelForCausalLM.from_config(
             LlamaConfig(**SHAPES[judge]), dtype=kind, attn_implementation=implementation
         )
+    scale = SCORE_DEVIATION / (model.config.initializer_range**2 * model.config.hidden_size)
+    with torch.no_grad():
+        for layer in model.base_model.layers:
+            layer.self_attn.q_proj.weight.mul_(scale)
     return model.eval()
 
 

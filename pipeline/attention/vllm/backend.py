@@ -4,13 +4,15 @@ import gc
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
+from transformers import AutoModelForCausalLM
 
 from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
 from pipeline.attention.backend import Judgement, JudgePrompt, Usage, VerdictProbs, check_prompts, describe
+from pipeline.attention.flops import LayerFlops
 from pipeline.attention.transformers_backend import TransformersBackend
 from pipeline.attention.verdict import verdict
 from pipeline.attention.vllm.check import COMPARED, check_judge, compare
@@ -27,10 +29,11 @@ _log = logging.getLogger("stages.extract")
 class VllmBackend:
     """A Backend (see `pipeline.attention.backend`) around vLLM.
 
-    vLLM starts with the first prompts: the first COMPARED of them are judged by the transformers backend before, on
-    the same device and in the same dtype, and a row or probability that differs by more than the tolerances of
-    `pipeline.attention.vllm.check` ends the run. Rows and probabilities are float32 whatever the dtype.
-    `prefix_caching=False` computes every prompt whole.
+    vLLM starts with the first prompts: the first COMPARED of them are judged by the transformers backend before, in the
+    same dtype and on the same device (on the CPU where the judge is divided among several), and a row or probability
+    that differs by more than the tolerances of `pipeline.attention.vllm.check` ends the run. `usage` does not count
+    this comparison. Every `run` starts with an empty prefix cache: its judgements do not depend on earlier ones.
+    Rows and probabilities are float32 whatever the dtype. `prefix_caching=False` computes every prompt whole.
 
     Raises ModelError for an architecture, layer or head that it cannot work with, ConfigError for a device or a number
     of ranks, before any weight is loaded.
@@ -46,7 +49,7 @@ class VllmBackend:
         *,
         prefix_caching: bool = True,
     ) -> None:
-        config = load_config(manifest)
+        config = self._config = load_config(manifest)
         check_architecture(config)
         check_judge(config, runtime.tensor_parallel)
         if params.source == "rollout":
@@ -94,30 +97,37 @@ class VllmBackend:
         check_prompts(prompts, context=self._context, vocabulary=self._vocabulary, extra=extra)
         if not prompts:
             return []
-        work = _Work(prompts, on_progress)
-        if self._engine is None:
-            first = list(prompts[:COMPARED])
-            expected = self._by_transformers(first)
-            self._engine = self._start()
-            self._check_fits(prompts, extra)
-            self._judge(self._engine, work, range(len(first)))
-            compare(first, expected, [work.done[index] for index in range(len(first))], self._params.dtype)
-            _log.info("vLLM's rows of the first %d prompts are those of transformers", len(first))
-        self._check_fits(prompts, extra)
-        self._judge(self._engine, work, [index for index in range(len(prompts)) if index not in work.done])
-        return [work.done[index] for index in range(len(prompts))]
+        engine = self._engine or self._start_compared(prompts, extra)
+        _check_fits(engine, prompts, extra)
+        # A row is the same whatever keys are cached, but for its last bits: a resumed run would write other bytes.
+        engine.reset_prefix_cache()
+        return self._judge(engine, prompts, self._usage, on_progress)
 
     def close(self) -> None:
         """Give vLLM's memory and processes back; the next `run` starts it anew."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.close()
             _free()
 
     def reset_prefix_cache(self) -> None:
         """Compute the next prompts as if they were the first."""
         if self._engine is not None:
             self._engine.reset_prefix_cache()
+
+    def _start_compared(self, prompts: Sequence[JudgePrompt], extra: int) -> VllmEngine:
+        """vLLM, which stays only if it judges the first prompts as transformers does; those judgements are dropped."""
+        first = prompts[:COMPARED]
+        expected = self._by_transformers(first)
+        engine = self._engine = self._start()
+        try:
+            _check_fits(engine, prompts, extra)
+            compare(first, expected, self._judge(engine, first, Usage()), self._params.dtype)
+        except BaseException:
+            self.close()
+            raise
+        _log.info("vLLM's rows of the first %d prompts are those of transformers", len(first))
+        return engine
 
     def _start(self) -> VllmEngine:
         return VllmEngine(
@@ -135,11 +145,16 @@ class VllmBackend:
             prefix_caching=self._prefix_caching,
         )
 
-    def _by_transformers(self, prompts: list[JudgePrompt]) -> list[Judgement]:
+    def _by_transformers(self, prompts: Sequence[JudgePrompt]) -> list[Judgement]:
         """The reference, its model freed again before vLLM measures what memory is left."""
         params = self._params
+        device, ranks = self._device, self._runtime.tensor_parallel
+        if ranks > 1 and device.type == "cuda":
+            # A judge that is divided may not fit one device.
+            device = torch.device("cpu")
+            _log.info("tensor_parallel: %d: transformers judges the first %d prompts on the CPU", ranks, len(prompts))
         backend = TransformersBackend(
-            load_model(self._manifest, params.dtype, self._device),
+            load_model(self._manifest, params.dtype, device),
             layers=params.layers,
             verdict_ids=self._verdict_ids,
             token_budget=self._runtime.token_budget,
@@ -152,31 +167,34 @@ class VllmBackend:
         _free()
         return judgements
 
-    def _check_fits(self, prompts: Sequence[JudgePrompt], extra: int) -> None:
-        assert self._engine is not None
-        longest = max(len(prompt.input_ids) for prompt in prompts) + extra
-        if longest > self._engine.context:
-            raise ModelError(
-                f"vLLM's key-value cache holds {self._engine.context} tokens, but a judge prompt needs {longest}; "
-                "raise `runtime.vllm_kv_cache_gib` or `runtime.gpu_memory_utilization`, or lower `render.max_tokens`"
-            )
+    @cached_property
+    def _flops(self) -> LayerFlops:
+        with torch.device("meta"):
+            return LayerFlops(AutoModelForCausalLM.from_config(self._config))
 
-    def _judge(self, engine: VllmEngine, work: "_Work", indices: Sequence[int]) -> None:
-        """Judge these prompts; judgements and usage are kept as they come."""
+    def _judge(
+        self,
+        engine: VllmEngine,
+        prompts: Sequence[JudgePrompt],
+        usage: Usage,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> list[Judgement]:
+        """Judgements in the order of prompts; what they took is added to `usage`."""
         # Sorted by their ids, prompts that begin alike follow each other: rounds of a pair, and all with one header.
-        order = sorted(indices, key=lambda index: list(work.prompts[index].input_ids))
-        ids = {index: list(work.prompts[index].input_ids) for index in order}
-        where = {index: describe(work.prompts[index], index) for index in order}
+        order = sorted(range(len(prompts)), key=lambda index: list(prompts[index].input_ids))
+        ids = {index: list(prompts[index].input_ids) for index in order}
+        where = {index: describe(prompts[index], index) for index in order}
         read: dict[int, VerdictProbs] = {}
         if self._two_passes:
             requests = [Request(ids[index], None, True, where[index]) for index in order]
-            for index, answer in zip(order, self._answers(engine, requests, None), strict=True):
+            for index, answer in zip(order, self._answers(engine, requests, usage, None), strict=True):
                 read[index] = _verdict(answer, where[index])
                 letter = verdict(read[index].prob_a, read[index].prob_b)
                 ids[index].append(self._verdict_ids[0 if letter == "A" else 1])
         wants_verdict = self._params.verdicts and not self._two_passes
-        requests = [Request(ids[index], work.prompts[index].spans, wants_verdict, where[index]) for index in order]
-        for index, answer in zip(order, self._answers(engine, requests, work.on_progress), strict=True):
+        requests = [Request(ids[index], prompts[index].spans, wants_verdict, where[index]) for index in order]
+        done: dict[int, Judgement] = {}
+        for index, answer in zip(order, self._answers(engine, requests, usage, on_progress), strict=True):
             if wants_verdict:
                 read[index] = _verdict(answer, where[index])
             for layer, spans in answer.rows.items():
@@ -184,25 +202,34 @@ class VllmBackend:
                     raise NonFiniteError(
                         f"{where[index]}: layer {layer} holds a score that is not finite; try `extract.dtype: float32`"
                     )
-            work.done[index] = Judgement(answer.rows, read.get(index))
+            done[index] = Judgement(answer.rows, read.get(index))
+        usage.prompt_tokens += sum(len(prompt.input_ids) for prompt in prompts)
+        return [done[index] for index in range(len(prompts))]
 
     def _answers(
-        self, engine: VllmEngine, requests: list[Request], on_finished: Callable[[int], None] | None
+        self,
+        engine: VllmEngine,
+        requests: list[Request],
+        usage: Usage,
+        on_finished: Callable[[int], None] | None,
     ) -> list[Answer]:
         answers = engine.answer(requests, on_finished)
         for request, answer in zip(requests, answers, strict=True):
-            self._usage.prompt_tokens += len(request.prompt_ids)
-            self._usage.computed_tokens += len(request.prompt_ids) - answer.cached_tokens
+            length, cached = len(request.prompt_ids), answer.cached_tokens
+            # Position i sees i + 1 keys; the head works at the last position of every request, wanted or not.
+            scores = (length * (length + 1) - cached * (cached + 1)) // 2
+            usage.computed_tokens += length - cached
+            usage.flops += self._flops.of(length - cached, scores, self._num_layers, 1)
         return answers
 
 
-@dataclass
-class _Work:
-    """The prompts of one `run` and what is done of them."""
-
-    prompts: Sequence[JudgePrompt]
-    on_progress: Callable[[int], None] | None
-    done: dict[int, Judgement] = field(default_factory=dict)
+def _check_fits(engine: VllmEngine, prompts: Sequence[JudgePrompt], extra: int) -> None:
+    longest = max(len(prompt.input_ids) for prompt in prompts) + extra
+    if longest > engine.context:
+        raise ModelError(
+            f"vLLM's key-value cache holds {engine.context} tokens, but a judge prompt needs {longest}; "
+            "raise `runtime.vllm_kv_cache_gib` or `runtime.gpu_memory_utilization`, or lower `render.max_tokens`"
+        )
 
 
 def _verdict(answer: Answer, where: str) -> VerdictProbs:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import psutil
+import torch
 
 from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.attention.vllm.capture import REQUEST, AttentionRows
@@ -148,7 +149,7 @@ class VllmEngine:
     def answer(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None = None) -> list[Answer]:
         """Answers in the order of requests; vLLM works on them in that order, so neighbours share their prefixes.
 
-        Raises ModelError, naming the prompt, when keys of it are missing.
+        Raises ModelError, naming the prompt, when keys of it are missing, and when a device runs out of memory.
         """
         first = self._submitted
         self._submitted += len(requests)
@@ -169,8 +170,13 @@ class VllmEngine:
                 if finished and on_finished is not None:
                     on_finished(len(finished))
             rows |= self._take(numbered)
-        except BaseException:
+        except BaseException as error:
             self._engine.abort_request([str(number) for number in numbered])
+            if out_of_memory(error):
+                raise ModelError(
+                    "vLLM ran out of memory while it judged; lower `runtime.token_budget`, lower "
+                    "`runtime.gpu_memory_utilization`, or give its cache less by `runtime.vllm_kv_cache_gib`"
+                ) from error
             raise
         return [self._answer(request, outputs[number], rows.get(number, {})) for number, request in numbered.items()]
 
@@ -233,6 +239,12 @@ def prepare_environment(cpu_ranks: int = 1) -> None:
         defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether that is what it says; cuBLAS, the CPU's allocator and other processes have no type for it."""
+    said = any(words in str(error) for words in ("out of memory", "ALLOC_FAILED", "can't allocate memory"))
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and said)
 
 
 def merge_ranks(ranks: Sequence[Mapping[str, Any]], mean: bool) -> dict[int, dict[int, Row]]:
