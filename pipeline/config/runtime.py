@@ -27,7 +27,8 @@ class RuntimeParams(Section):
     threads: Count | None = None
     """CPU threads of torch; none: torch's own choice."""
     token_budget: Count = 8192
-    """Tokens, padding included, in one forward batch of `extract` and `reference`; under vLLM, tokens in one step."""
+    """Tokens, padding included, in one forward batch of `extract` and `reference`; under vLLM, tokens in one step.
+    Attention rollout keeps the queries and keys of all layers of a batch, and wants fewer."""
     workers: Count | None = None
     """Processes of `extract` and `reference`; none: one for each CUDA device (with `tensor_parallel`: for each group of
     them), one on the CPU. Under transformers their number changes no byte where `threads` is set; where it is not,
