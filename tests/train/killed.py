@@ -43,7 +43,7 @@ def _arm(moment: str) -> None:
         "while the second checkpoint's weights are written": (checkpoint.dcp.FileSystemWriter, "finish", 2),
         "before the second checkpoint's state": (checkpoint, "write_json", 2),
         # Every checkpoint syncs its own folder and the one above.
-        "before the second checkpoint's name": (checkpoint, "_sync", 3),
+        "before the second checkpoint's name": (checkpoint, "sync_folder", 3),
         "before old checkpoints are removed": (checkpoint.Checkpoints, "_prune", 3),
         "before the policy is written": (run, "export_policy", 1),
         "while the policy is written": (export, "load_tokenizer", 1),
