@@ -19,9 +19,9 @@ from transformers.modeling_utils import AttentionInterface
 
 from pipeline.attention.forward.bounds import refuse_biases, went_around
 from pipeline.attention.forward.path import LeftEarly
-from pipeline.attention.forward.softcap import softcapped_attention
 from pipeline.attention.row import attention_row, choose_heads
 from pipeline.errors import ModelError
+from pipeline.models.packed.softcap import softcapped_attention
 
 IMPLEMENTATION = "query_row"
 

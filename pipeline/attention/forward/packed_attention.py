@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from transformers.modeling_utils import AttentionInterface
 
 from pipeline.attention.forward.bounds import refuse_biases, went_around
-from pipeline.attention.forward.causal import CausalAttention
 from pipeline.attention.forward.packing import Packed, PackedPrompt
 from pipeline.attention.forward.path import LeftEarly
 from pipeline.attention.row import attention_row, choose_heads
 from pipeline.errors import ModelError
+from pipeline.models.packed.causal import CausalAttention
 
 PACKED = "packed_query_row"
 """The name under which transformers calls this module. No mask is registered beside it, so transformers makes none: the

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from pipeline.attention.flops import LayerFlops
 from pipeline.attention.forward.bounds import went_around
-from pipeline.attention.forward.causal import CausalAttention
 from pipeline.attention.forward.packed_attention import KeysValues, PackedAttention
 from pipeline.attention.forward.packing import Packed, pack
 from pipeline.attention.forward.path import Batch, LeftEarly, Pass
 from pipeline.attention.forward.prefixes import find_groups, group_batches
 from pipeline.errors import ModelError
+from pipeline.models.packed.causal import CausalAttention
 
 
 class SharedForward:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.attention.forward import causal
-from pipeline.attention.forward.causal import CausalAttention
-from pipeline.attention.forward.softcap import softcapped_attention
+from pipeline.models.packed import causal
+from pipeline.models.packed.causal import CausalAttention
+from pipeline.models.packed.softcap import softcapped_attention
 
 CUDA = torch.cuda.is_available()
 

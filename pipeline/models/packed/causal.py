@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention.bias import causal_lower_right
 
-from pipeline.attention.forward.softcap import softcapped_attention
+from pipeline.models.packed.softcap import softcapped_attention
 
 MOSTLY_QUERIES = 0.7
 """Share of queries among the keys from which the CPU's causal kernel, with idle queries for the missing ones, is faster

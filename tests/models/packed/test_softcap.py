@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers.models.gemma2.modeling_gemma2 import eager_attention_forward
 
-from pipeline.attention.forward.softcap import softcapped_attention
+from pipeline.models.packed.softcap import softcapped_attention
 
 BATCH, HEADS, KEY_HEADS, LENGTH, SIZE = 2, 6, 2, 23, 8
 
