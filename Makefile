@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 MODEL := models/packaged/SmolLM2-135M-Instruct/model.safetensors
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-vllm doctor plan bench-extract sample-run lint types code-deps clean-work help
+.PHONY: run test test-vllm doctor plan bench-extract bench-train sample-run lint types code-deps clean-work help
 
 run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
 	dvc repro
@@ -31,6 +31,9 @@ types: .venv/.test ## mypy
 
 bench-extract: .venv/.run $(MODEL) ## time the extraction engine against the official way and two forward passes
 	python -m benchmarks.extract $(ARGS)
+
+bench-train: .venv/.test $(MODEL) ## time the trainer against TRL's DPOTrainer on the same pairs
+	python -m benchmarks.train $(ARGS)
 
 sample-run: ## keep the report of the last run under docs/
 	rm -rf docs/sample-run && mkdir -p docs/sample-run

@@ -5,7 +5,7 @@ from itertools import accumulate, pairwise
 from pipeline.config.evaluate import EvaluateParams
 from pipeline.config.train import TrainParams
 from pipeline.evaluate.answers import answers_before_and_after
-from pipeline.evaluate.models import policy_manifest
+from pipeline.evaluate.models import load_policy
 from pipeline.evaluate.pairs import evaluate_pairs
 from pipeline.evaluate.table import pairs_table, summary
 from pipeline.io.atomic import write_json
@@ -27,7 +27,12 @@ def work(stage: Stage) -> None:
     manifest = named_model(stage.root, "start")
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     start = load_model(manifest, train.dtype, device)
-    policy = load_model(policy_manifest(stage.path("models/policy"), manifest), train.dtype, device)
+    policy = load_policy(stage.path("models/policy"), manifest, train.dtype, device)
+
+    # Before log-probs, for which the models are set to attend in packed rows.
+    tokenizer = load_tokenizer(manifest)
+    chat = Chat(tokenizer, manifest.chat_template, "start")
+    answers = answers_before_and_after(start, policy, tokenizer, chat, params.prompts, params.max_new_tokens)
 
     rows: list[tuple[str, dict[str, float]]] = []
     stream = open_optional_split(PairArtifacts.below(stage.path("data")), "test")
@@ -37,9 +42,6 @@ def work(stage: Stage) -> None:
     facts = {"artifact": "evaluate", "model": manifest.name, "dtype": train.dtype, "versions": library_versions()}
     write_table(stage.path("reports/evaluate/pairs.parquet"), table, facts)
 
-    tokenizer = load_tokenizer(manifest)
-    chat = Chat(tokenizer, manifest.chat_template, "start")
-    answers = answers_before_and_after(start, policy, tokenizer, chat, params.prompts, params.max_new_tokens)
     write_json(stage.path("reports/evaluate/answers.json"), answers)
     stage.write_metrics(summary(table, params))
 

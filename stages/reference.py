@@ -15,7 +15,8 @@ from pipeline.models.device import choose_device
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.named import named_model
-from pipeline.models.response_logps import response_logps
+from pipeline.models.packed.layout import Prompted
+from pipeline.models.response_logps import item_lengths, response_logps
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.reference import REFERENCE
 from pipeline.schemas.tokens import TOKENS
@@ -39,29 +40,29 @@ def work(stage: Stage) -> None:
     )
 
     def open_maker() -> Maker:
-        model = LogProbModel(load_model(manifest, params.dtype, device))
+        model = LogProbModel(load_model(manifest, params.dtype, device), attention=stage.runtime.attention)
 
         def make(split: str, shard: int, report: Report) -> Made:
             rows = list(shards[split][shard].records())
-            places = [(i, name) for i, row in enumerate(rows) for name in RESPONSES if row[f"{name}_ids"] is not None]
-            sequences = [(rows[i]["prompt_ids"], rows[i][f"{name}_ids"]) for i, name in places]
-            each = len(rows) / max(1, len(sequences))
-            logps = response_logps(
-                model,
-                sequences,
-                stage.runtime.token_budget,
-                on_progress=lambda number, tokens: report(each * number, tokens),
-            )
-            made: list[dict[str, Any]] = [{"pair_id": row["pair_id"]} for row in rows]
-            for (i, name), found in zip(places, logps, strict=True):
-                if not np.isfinite(found).all():
-                    raise NonFiniteError(
-                        f"pair {rows[i]['pair_id']}: a log-prob of its {name} response is not finite under"
-                        f" {manifest.name} in {params.dtype}; try reference.dtype and train.dtype: float32"
-                    )
-                made[i][f"{name}_logps"] = found
+            names = [[name for name in RESPONSES if row[f"{name}_ids"] is not None] for row in rows]
+            items = [
+                Prompted(row["prompt_ids"], [row[f"{name}_ids"] for name in given])
+                for row, given in zip(rows, names, strict=True)
+            ]
+            share = stage.runtime.share_prompts
+            logps = response_logps(model, items, stage.runtime.token_budget, share, on_progress=report)
+            made: list[dict[str, Any]] = []
+            for row, given, of_row in zip(rows, names, logps, strict=True):
+                for name, found in zip(given, of_row, strict=True):
+                    if not np.isfinite(found).all():
+                        raise NonFiniteError(
+                            f"pair {row['pair_id']}: a log-prob of its {name} response is not finite under"
+                            f" {manifest.name} in {params.dtype}; try reference.dtype and train.dtype: float32"
+                        )
+                found_by_name = {f"{name}_logps": found for name, found in zip(given, of_row, strict=True)}
+                made.append({"pair_id": row["pair_id"], **found_by_name})
             table = pa.Table.from_pylist(made, schema=REFERENCE)
-            return Made({"reference": table}, tokens=sum(len(prompt) + len(ids) for prompt, ids in sequences))
+            return Made({"reference": table}, tokens=sum(item_lengths(items, share)))
 
         return make
 

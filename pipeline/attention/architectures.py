@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from pipeline.errors import ModelError
+from pipeline.models.rope import longrope_boundaries
 from pipeline.schemas.attention import MEAN_OVER_HEADS
 
 SUPPORTED = {
@@ -80,19 +81,6 @@ def resolve_heads(heads: Sequence[int] | str, num_heads: int) -> tuple[int, ...]
             f"0 to {num_heads - 1}"
         )
     return tuple(wanted)
-
-
-def longrope_boundaries(config: Any) -> frozenset[int]:
-    """Lengths beyond which transformers rotates a whole batch by other frequencies (longrope, Phi-3 128k).
-
-    The choice falls by the longest sequence of a batch, so prompts on both sides of a boundary must not share one.
-    """
-    parameters = getattr(config, "rope_parameters", None) or {}
-    nested = [entry for entry in parameters.values() if isinstance(entry, dict)]
-    ropes = nested or [parameters]
-    return frozenset(
-        int(rope["original_max_position_embeddings"]) for rope in ropes if rope.get("rope_type") == "longrope"
-    )
 
 
 def why_not_shared(config: Any, longest: int) -> str | None:

@@ -35,9 +35,26 @@ class RuntimeParams(Section):
     they share the cores."""
     processes: Count = 1
     """Training processes, launched by torchrun when more than one."""
-    micro_batch_pairs: Count = 4
-    """Pairs in one forward and backward pass of one process."""
-    activation_checkpointing: bool = False
+    micro_batch_tokens: Count = 8192
+    """Tokens in one forward and backward pass of one training process; a pair of more has a pass of its own."""
+    share_prompts: bool = True
+    """Compute a prompt once for all responses of its pair, in `reference` and `train`."""
+    attention: Literal["segments", "sdpa", "flash_attention_2", "flex_attention"] = "segments"
+    """Of `reference` and `train`. segments: sequence by sequence, on CUDA by torch's flash kernels; for every supported
+    model. The others are transformers' own: sdpa (a mask of tokens × tokens), and on CUDA flash_attention_2 (without
+    shared prompts) and flex_attention."""
+    activation_checkpointing: Literal["none", "full"] | Count = "none"
+    """Activations that are computed again in the backward pass instead of kept: of every decoder block (full), or of
+    every n-th."""
+    offload_activations: bool = False
+    """Keep what the backward pass needs in the memory of the CPU; with CUDA alone."""
+    compile: bool = False
+    """Compile the decoder blocks with torch.compile: minutes at the start, fewer passes over memory in every step."""
+    keep_checkpoints: Count = 2
+    """Newest checkpoints of a training that stay on disk until it ends, besides the best one."""
+    trackers: list[Literal["tensorboard", "wandb"]] = Field(default=[])
+    """Where the curves of training are shown besides DVC: below `reports/tensorboard/` and `reports/wandb/`. W&B is
+    offline unless WANDB_MODE says otherwise. Both are in `pip install 'attentionpo[watch]'`."""
     allow_mixed: bool = False
     """Let a run go on with another backend or device kind than the one that began it."""
     log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"

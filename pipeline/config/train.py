@@ -8,6 +8,23 @@ from pipeline.config.base import Section
 
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+class LoraParams(Section):
+    """Adapters beside frozen weights. Without dropout: a recomputed activation would draw other random numbers, and
+    neither micro-batches nor the number of processes may change a result."""
+
+    rank: Count = 16
+    """Columns of A's transpose and of B. More can learn more, and cost memory: vLLM serves up to 16 unless told."""
+    alpha: Count = 32
+    """The adapter's output is multiplied by alpha / rank."""
+    target_modules: Literal["all-linear"] | Annotated[list[Name], Field(min_length=1)] = "all-linear"
+    """Last parts of the names of linear modules, such as q_proj; all-linear: every one but the output head."""
+    use_rslora: bool = False
+    """Multiply by alpha / sqrt(rank) in place of alpha / rank."""
+    merge: bool = False
+    """Leave a whole model with the adapter added to its weights, not the adapter alone."""
 
 
 class TrainParams(Section):
@@ -37,6 +54,8 @@ class TrainParams(Section):
     seed: int = 42
     reference_tolerance: Positive | None = None
     """Largest allowed difference between the policy's first log-probs and the cached reference; none: by dtype."""
+    lora: LoraParams | None = None
+    """Train adapters alone; none: every weight. Frozen weights are held in `dtype`, without a float32 master."""
 
     @model_validator(mode="after")
     def _reaches_a_checkpoint(self) -> "TrainParams":

@@ -13,21 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.models.batching import token_batches
+from pipeline.models.batching import packed_batches
 from pipeline.models.logps import LogProbModel
+from pipeline.models.packed.layout import Prompted, pack
+from pipeline.models.response_logps import item_lengths, split_responses
 
 Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class TokenSequence:
-    """A prompt of at least one token, and the T response tokens after it; int64."""
-
-    prompt_ids: NDArray[np.int64]
-    response_ids: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.prompt_ids) + len(self.response_ids)
+POSITIONS_AT_ONCE = 256
+"""Positions whose distributions over the vocabulary exist at one time."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,16 @@ class ResponseScores:
 
 @torch.inference_mode()
 def score_responses(
-    policy: LogProbModel, start: LogProbModel, sequences: Sequence[TokenSequence], token_budget: int
-) -> list[ResponseScores]:
-    """Score every sequence under both models, which share tokenizer and device. Both are in memory; logits are not.
+    policy: LogProbModel, start: LogProbModel, items: Sequence[Prompted], token_budget: int
+) -> list[list[ResponseScores]]:
+    """Score every response of every prompt under both models, which share tokenizer and device; in the given order.
 
-    `token_budget`: tokens of one batch, padding included; the order of the result is that of `sequences`.
+    Both models are in memory; logits are not. `token_budget`: tokens of one packed row.
     """
-    scores: dict[int, ResponseScores] = {}
-    for batch in token_batches([len(sequence) for sequence in sequences], token_budget):
-        chosen = [sequences[index] for index in batch]
-        scores |= zip(batch, _score_batch(policy, start, chosen), strict=True)
-    return [scores[index] for index in range(len(sequences))]
+    scores: dict[int, list[ResponseScores]] = {}
+    for batch in packed_batches(item_lengths(items, share=True), token_budget):
+        scores |= zip(batch, _score_row(policy, start, [items[index] for index in batch]), strict=True)
+    return [scores[index] for index in range(len(items))]
 
 
 def divergences(start_log_probs: Tensor, policy_log_probs: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,37 +57,17 @@ def divergences(start_log_probs: Tensor, policy_log_probs: Tensor) -> tuple[Tens
     return forward.clamp_min(0), reverse.clamp_min(0)
 
 
-def _score_batch(policy: LogProbModel, start: LogProbModel, batch: list[TokenSequence]) -> list[ResponseScores]:
-    ids, attention, response = (tensor.to(policy.model.device) for tensor in _padded(batch))
-    predicted = response[:, 1:]
-    targets = ids[:, 1:][predicted]
-    hidden = [
-        model.model.model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state[:, :-1][predicted]
-        for model in (start, policy)
-    ]
+def _score_row(policy: LogProbModel, start: LogProbModel, items: Sequence[Prompted]) -> list[list[ResponseScores]]:
+    row = pack(items, share=True).to(policy.model.device)
+    hidden = [model.hidden(row) for model in (start, policy)]
     columns: list[list[Tensor]] = [[], [], []]
-    for first in range(0, len(targets), policy.chunk_size):
-        rows = slice(first, first + policy.chunk_size)
+    for first in range(0, len(row.targets), POSITIONS_AT_ONCE):
+        rows = slice(first, first + POSITIONS_AT_ONCE)
         start_log_probs, policy_log_probs = (
             model.log_probs(states[rows]) for model, states in zip((start, policy), hidden, strict=True)
         )
-        columns[0].append(policy_log_probs.gather(-1, targets[rows, None]).squeeze(-1))
+        columns[0].append(policy_log_probs.gather(-1, row.targets[rows, None]).squeeze(-1))
         for column, values in zip(columns[1:], divergences(start_log_probs, policy_log_probs), strict=True):
             column.append(values)
-    logps, forward, reverse = (torch.cat(column).cpu().numpy() for column in columns)
-    ends = np.cumsum([len(sequence.response_ids) for sequence in batch])
-    parts = zip(*(np.split(values, ends[:-1]) for values in (logps, forward, reverse)), strict=True)
-    return [ResponseScores(*part) for part in parts]
-
-
-def _padded(batch: list[TokenSequence]) -> tuple[Tensor, Tensor, Tensor]:
-    """Ids (int64), attention mask (int64) and response mask (bool), each [B, S], padded on the right."""
-    shape = len(batch), max(len(sequence) for sequence in batch)
-    ids, attention = (torch.zeros(shape, dtype=torch.int64) for _ in range(2))
-    response = torch.zeros(shape, dtype=torch.bool)
-    for row, sequence in enumerate(batch):
-        prompt, end = len(sequence.prompt_ids), len(sequence)
-        ids[row, :end] = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.response_ids]))
-        attention[row, :end] = 1
-        response[row, prompt:end] = True
-    return ids, attention, response
+    found = [split_responses(torch.cat(column).cpu().numpy(), items) for column in columns]
+    return [[ResponseScores(*parts) for parts in zip(*of_item, strict=True)] for of_item in zip(*found, strict=True)]

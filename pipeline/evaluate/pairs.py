@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from pipeline.config.train import TrainParams
-from pipeline.evaluate.divergence import ResponseScores, TokenSequence, score_responses
+from pipeline.evaluate.divergence import ResponseScores, score_responses
 from pipeline.evaluate.preferences import ScoredResponse, check_finite, pair_numbers
 from pipeline.models.logps import LogProbModel
+from pipeline.models.packed.layout import Prompted
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 
 
@@ -16,13 +17,11 @@ def evaluate_pairs(
 
     Raises NonFiniteError, naming the pair, for a NaN or infinite number.
     """
-    sequences = [
-        TokenSequence(pair.prompt_ids, response.ids) for pair in pairs for response in (pair.chosen, pair.rejected)
-    ]
-    scores = score_responses(policy, start, sequences, token_budget)
+    items = [Prompted(pair.prompt_ids, (pair.chosen.ids, pair.rejected.ids)) for pair in pairs]
+    scores = score_responses(policy, start, items, token_budget)
     return [
         (pair.pair_id, _numbers(pair, chosen, rejected, train))
-        for pair, chosen, rejected in zip(pairs, scores[::2], scores[1::2], strict=True)
+        for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
     ]
 
 

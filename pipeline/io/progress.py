@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 _PLAIN_SECONDS = 10.0
@@ -21,17 +22,19 @@ class Progress:
         self._terminal = sys.stderr.isatty()
         self._line_is_open = False
 
-    def advance(self, units: float, tokens: int = 0, note: str = "") -> None:
-        """So many more units are done. `note`: what is worth seeing now, such as the loss."""
-        self.update(self.done + units, self.tokens + tokens, note)
+    def advance(
+        self, units: float, tokens: int = 0, note: str = "", figures: Mapping[str, float] | None = None
+    ) -> None:
+        """So many more units are done. `note`: what is worth seeing now, such as the loss; `figures`: for the log."""
+        self.update(self.done + units, self.tokens + tokens, note, figures)
 
-    def update(self, done: float, tokens: int, note: str = "") -> None:
+    def update(self, done: float, tokens: int, note: str = "", figures: Mapping[str, float] | None = None) -> None:
         """So many units are done in all, resumed ones included, and so many tokens since the beginning."""
         self.done, self.tokens = done, tokens
         now = time.monotonic()
         if now - self._shown >= (_TERMINAL_SECONDS if self._terminal else _PLAIN_SECONDS) or self.done >= self.total:
             self._shown = now
-            self._show(now - self._began, note)
+            self._show(now - self._began, note, figures or {})
 
     def close(self) -> None:
         """End the line on a terminal, so that what is written next begins its own."""
@@ -40,12 +43,13 @@ class Progress:
             sys.stderr.flush()
             self._line_is_open = False
 
-    def _show(self, seconds: float, note: str) -> None:
+    def _show(self, seconds: float, note: str, figures: Mapping[str, float]) -> None:
         rate = (self.done - self._resumed) / max(seconds, 1e-9)
         left = (self.total - self.done) / rate if rate > 0 else float("inf")
         parts = [f"{self.label} {int(self.done)}/{self.total} {self.unit}", f"{rate:.2f} {self.unit}/s"]
+        speed = self.tokens / max(seconds, 1e-9)
         if self.tokens:
-            parts.append(f"{self.tokens / max(seconds, 1e-9):,.0f} tokens/s")
+            parts.append(f"{speed:,.0f} tokens/s")
         parts.append(f"{_clock(left)} left" if self.done < self.total else f"in {_clock(seconds)}")
         if note:
             parts.append(note)
@@ -57,7 +61,12 @@ class Progress:
             if self.done >= self.total:
                 self.close()
         else:
-            _log.info(text, extra={"done": round(self.done, 2), "total": self.total, "rate": rate})
+            fields: dict[str, float] = {"done": round(self.done, 2), "total": self.total, "rate": rate}
+            if self.tokens:
+                fields["tokens_per_s"] = speed
+            if left != float("inf"):  # which JSON has not
+                fields["seconds_left"] = left
+            _log.info(text, extra={**fields, **figures})
 
 
 def _clock(seconds: float) -> str:

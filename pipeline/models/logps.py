@@ -1,9 +1,10 @@
 """Per-token log-probabilities without ever storing the logits of a batch.
 
-The head's matrix product, softmax and gather run over a few tokens at a time, forward and backward, in float32 whatever
-the model's dtype: bfloat16 logits alone put an error of 0.06 to 0.12 on a log-probability.
+The head's matrix product, softmax and gather run over a block of logits at a time, forward and backward, in float32
+whatever the model's dtype: bfloat16 logits alone put an error of 0.06 to 0.12 on a log-probability.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -12,25 +13,37 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pipeline.errors import ModelError
+from pipeline.models.packed.attention import PackedAttention
+from pipeline.models.packed.layout import PackedRow
+from pipeline.models.rope import longrope_boundaries
 
 # Architectures whose logits are `head(body(x))`, soft-capped where the config says so, and nothing else. Others scale
 # their logits (Cohere, Granite) or add to them: a wrong log-probability looks like a right one, so they are refused.
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 
+LOGITS_AT_ONCE = 2**24
+"""64 MiB of float32."""
+TOKENS_AT_ONCE = 4096
+"""So many share a block, so that its part of the vocabulary is wide enough for fast products."""
+
 
 class LogProbModel(nn.Module):
-    """A causal language model whose forward returns log-probabilities of tokens.
+    """A causal language model whose forward returns log-probabilities of response tokens.
 
     As a root for FSDP2: body and head are both used within its forward, so `fully_shard` on it gathers the head (and a
     tied embedding stays one parameter).
 
     Args:
-        chunk_size: response tokens whose logits exist at one time; chunk_size * vocabulary * 4 bytes, twice.
+        attention: one of `pipeline.models.packed.attention.IMPLEMENTATIONS`; the model is set to it.
+        logits_at_once: logits that exist at one time, 4 bytes each, whatever the vocabulary and the number of tokens.
 
-    Raises ModelError for an architecture whose logits this module does not know.
+    Raises ModelError for an architecture whose logits this module does not know, ConfigError for an attention that
+    model or machine do not have.
     """
 
-    def __init__(self, model: PreTrainedModel, chunk_size: int = 256) -> None:
+    def __init__(
+        self, model: PreTrainedModel, attention: str = "segments", logits_at_once: int = LOGITS_AT_ONCE
+    ) -> None:
         super().__init__()
         if model.config.model_type not in SUPPORTED_MODEL_TYPES:
             raise ModelError(
@@ -38,48 +51,37 @@ class LogProbModel(nn.Module):
                 f"has not been checked. Supported: {', '.join(SUPPORTED_MODEL_TYPES)}."
             )
         self.model = model
-        self.chunk_size = chunk_size
+        self.logits_at_once = logits_at_once
+        self._attention = PackedAttention(model, attention)
+        self._longest = min(longrope_boundaries(model.config), default=None)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        response_mask: Tensor,
-        attention_mask: Tensor | None = None,
-        position_ids: Tensor | None = None,
-    ) -> Tensor:
-        """Log-probability of every response token given all before it.
-
-        Args:
-            input_ids: int64 [B, S].
-            response_mask: bool [B, S], true at response tokens; never at position 0. It may be true nowhere.
-            attention_mask: [B, S], 1 at tokens and 0 at padding on the right; or [B, 1, S, S] of one's own making.
-            position_ids: int64 [B, S]. Several sequences packed into one row restart at 0, without `attention_mask`.
-
-        Returns:
-            float32 [B, S]: entry t is log p(input_ids[t] | input_ids[<t]); 0 outside `response_mask`.
-        """
-        if position_ids is not None and attention_mask is not None and attention_mask.dim() == 2:
-            # transformers sees packed sequences in position_ids only where there is no mask; with one, attention
-            # crosses their borders in silence.
-            raise ValueError("pass position_ids or a 2-D attention_mask, not both")
-        hidden = self.model.model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
-        if bool(response_mask[:, 0].any()):
-            raise ValueError("response_mask is true at position 0, which nothing predicts")
-        predicted = response_mask[:, 1:]
+    def forward(self, row: PackedRow) -> Tensor:
+        """Log-probability of every response token given all before it in its sequence: float32 [M]."""
         head = self.model.lm_head
-        logps = token_logps(
-            hidden[:, :-1][predicted],
+        return token_logps(
+            self.hidden(row),
             head.weight,
-            input_ids[:, 1:][predicted],
+            row.targets,
             bias=head.bias,
             softcap=getattr(self.model.config, "final_logit_softcapping", None),
-            chunk_size=self.chunk_size,
+            logits_at_once=self.logits_at_once,
         )
-        return torch.zeros(input_ids.shape, dtype=torch.float32, device=logps.device).masked_scatter(
-            response_mask, logps
+
+    def hidden(self, row: PackedRow) -> Tensor:
+        """The hidden states [M, H], after the final norm, that predict the row's response tokens."""
+        if self._longest is not None and row.longest > self._longest:
+            raise ModelError(
+                f"a sequence of {row.longest} tokens: beyond {self._longest} this model rotates all positions by other"
+                " frequencies (longrope), and sequences of both kinds cannot share a row; lower tokenize.max_tokens"
+            )
+        output = self.model.model(
+            input_ids=row.input_ids,
+            position_ids=row.position_ids,
+            # With a cache, transformers does not look for sequences in the positions: attention crosses their borders.
+            use_cache=False,
+            **self._attention.arguments(row),
         )
+        return output.last_hidden_state[0].index_select(0, row.predictors)
 
     def log_probs(self, hidden: Tensor) -> Tensor:
         """float32 log-probabilities [N, V] of the whole vocabulary after each hidden state [N, H]; not differentiable.
@@ -88,7 +90,7 @@ class LogProbModel(nn.Module):
         """
         head = self.model.lm_head
         softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        return _logits(hidden, _head(head.weight), head.bias, softcap).log_softmax(-1)
+        return _logits(hidden, head.weight, head.bias, softcap).log_softmax(-1)
 
 
 def token_logps(
@@ -98,24 +100,26 @@ def token_logps(
     *,
     bias: Tensor | None = None,
     softcap: float | None = None,
-    chunk_size: int = 256,
+    logits_at_once: int = LOGITS_AT_ONCE,
 ) -> Tensor:
-    """log softmax(softcap(hidden @ weight.T + bias))[targets], chunk by chunk, differentiable once.
+    """log softmax(softcap(hidden @ weight.T + bias))[targets], in blocks of logits, differentiable once.
 
     Args:
         hidden: [N, H], any floating dtype.
         weight: [V, H]; bias: [V].
         targets: int64 [N], each in [0, V).
         softcap: c of Gemma-2's c * tanh(logits / c).
+        logits_at_once: as in LogProbModel.
 
     Returns:
         float32 [N].
     """
-    return _TokenLogps.apply(hidden, weight, bias, targets, softcap, chunk_size)
+    return _TokenLogps.apply(hidden, weight, bias, targets, softcap, logits_at_once)
 
 
 class _TokenLogps(torch.autograd.Function):
-    """The backward pass computes each chunk's logits again, and sums the head's gradient over chunks in float32."""
+    """Blocks of the vocabulary, for thousands of tokens at a time: each part of the head is read, cast and given its
+    gradient once. The backward pass computes the logits again."""
 
     @staticmethod
     def forward(
@@ -125,41 +129,44 @@ class _TokenLogps(torch.autograd.Function):
         bias: Tensor | None,
         targets: Tensor,
         softcap: float | None,
-        chunk_size: int,
+        logits_at_once: int,
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.softcap, ctx.chunk_size = softcap, chunk_size
-        logps = hidden.new_empty(len(hidden), dtype=torch.float32)
+        chosen = hidden.new_zeros(len(hidden), dtype=torch.float32)
+        normalizers = hidden.new_full((len(hidden),), float("-inf"), dtype=torch.float32)
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _head(weight)
-            for rows in _chunks(len(hidden), chunk_size):
-                log_softmax = _logits(hidden[rows], head, bias, softcap).log_softmax(-1)
-                logps[rows] = log_softmax.gather(-1, targets[rows, None]).squeeze(-1)
-        return logps
+            for rows, words in _blocks(len(hidden), len(weight), logits_at_once):
+                logits = _logits(hidden[rows], weight[words], None if bias is None else bias[words], softcap)
+                normalizers[rows] = torch.logaddexp(normalizers[rows], logits.logsumexp(-1))
+                column, inside = _columns(targets[rows], words)
+                chosen[rows] += logits.gather(1, column)[:, 0] * inside
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
+        ctx.softcap, ctx.logits_at_once = softcap, logits_at_once
+        return chosen - normalizers
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logps: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
+        hidden, weight, bias, targets, normalizers = ctx.saved_tensors
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if wants_weight else None
+        grad_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None
+        # In float32 where several blocks of tokens add to it.
+        kind = weight.dtype if len(hidden) <= TOKENS_AT_ONCE else torch.float32
+        grad_weight = torch.zeros_like(weight, dtype=kind) if wants_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
         with torch.autocast(hidden.device.type, enabled=False):
-            head = _head(weight)
-            for rows in _chunks(len(hidden), ctx.chunk_size):
-                logits = _logits(hidden[rows], head, bias, ctx.softcap)
-                grad = _logits_grad(logits, targets[rows], grad_logps[rows], ctx.softcap)
+            for rows, words in _blocks(len(hidden), len(weight), ctx.logits_at_once):
+                logits = _logits(hidden[rows], weight[words], None if bias is None else bias[words], ctx.softcap)
+                grad = _logits_grad(logits, normalizers[rows], targets[rows], words, grad_logps[rows], ctx.softcap)
                 if grad_bias is not None:
-                    grad_bias += grad.sum(0)
+                    grad_bias[words] += grad.sum(0)
                 # From here on in the type of the weights: products of a bfloat16 model are bfloat16 in its body too.
                 grad = grad.to(weight.dtype)
                 if grad_hidden is not None:
-                    grad_hidden[rows] = (grad @ weight).to(hidden.dtype)
+                    grad_hidden[rows] += grad @ weight[words]
                 if grad_weight is not None:
-                    grad_weight += grad.T @ hidden[rows].to(weight.dtype)
+                    grad_weight[words] += grad.T @ hidden[rows].to(weight.dtype)
         return (
-            grad_hidden,
+            None if grad_hidden is None else grad_hidden.to(hidden.dtype),
             None if grad_weight is None else grad_weight.to(weight.dtype),
             None if grad_bias is None else grad_bias.to(bias.dtype),
             None,
@@ -168,14 +175,10 @@ class _TokenLogps(torch.autograd.Function):
         )
 
 
-def _head(weight: Tensor) -> Tensor:
-    """The head as `_logits` multiplies by it: only CUDA makes float32 products of 16-bit factors without a copy."""
-    return weight if weight.is_cuda else weight.float()
-
-
 def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """float32 logits [n, V], soft-capped."""
-    if head.dtype == torch.float32 or hidden.dtype != head.dtype:
+    """float32 logits [n, v], soft-capped."""
+    if not head.is_cuda or head.dtype == torch.float32 or hidden.dtype != head.dtype:
+        # Only CUDA makes float32 products of 16-bit factors without a copy.
         logits = hidden.float() @ head.float().T
     else:
         logits = torch.mm(hidden, head.T, out_dtype=torch.float32)
@@ -184,14 +187,27 @@ def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None, softcap: float | 
     return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
 
 
-def _logits_grad(logits: Tensor, targets: Tensor, grad_logps: Tensor, softcap: float | None) -> Tensor:
-    """Gradient [n, V] with respect to the logits before the soft-cap, float32."""
-    grad = logits.softmax(-1).mul_(-grad_logps[:, None])
-    grad[torch.arange(len(targets), device=grad.device), targets] += grad_logps
-    if softcap is not None:
-        grad *= 1 - (logits / softcap).square_()
-    return grad
+def _logits_grad(
+    logits: Tensor, normalizers: Tensor, targets: Tensor, words: slice, grad_logps: Tensor, softcap: float | None
+) -> Tensor:
+    """Gradient [n, v] with respect to the logits before the soft-cap, float32; it takes the place of `logits`."""
+    slope = None if softcap is None else 1 - (logits / softcap).square_()
+    grad = logits.sub_(normalizers[:, None]).exp_().mul_(-grad_logps[:, None])
+    column, inside = _columns(targets, words)
+    grad.scatter_add_(1, column, (grad_logps * inside)[:, None])
+    return grad if slope is None else grad.mul_(slope)
 
 
-def _chunks(length: int, size: int) -> list[slice]:
-    return [slice(start, start + size) for start in range(0, length, size)]
+def _columns(targets: Tensor, words: slice) -> tuple[Tensor, Tensor]:
+    """Each target's column in a block of the vocabulary [n, 1], and whether it lies there at all [n]."""
+    column = (targets - words.start).clamp(0, words.stop - words.start - 1)
+    return column[:, None], (targets >= words.start) & (targets < words.stop)
+
+
+def _blocks(tokens: int, vocabulary: int, logits_at_once: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of tokens × words, the words of the same tokens one after the other."""
+    for first in range(0, tokens, TOKENS_AT_ONCE):
+        rows = slice(first, min(first + TOKENS_AT_ONCE, tokens))
+        width = max(1, logits_at_once // (rows.stop - rows.start))
+        for start in range(0, vocabulary, width):
+            yield rows, slice(start, min(start + width, vocabulary))

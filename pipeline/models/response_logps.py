@@ -1,4 +1,4 @@
-"""Per-token log-probs of many responses, batched by a token budget."""
+"""Per-token log-probs of many responses, in packed rows of a token budget."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,44 +6,45 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.models.batching import token_batches
+from pipeline.models.batching import packed_batches
 from pipeline.models.logps import LogProbModel
+from pipeline.models.packed.layout import Prompted, pack, row_length
 
-Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
+Floats = NDArray[np.float32]
 
 
 @torch.inference_mode()
 def response_logps(
     model: LogProbModel,
-    sequences: Sequences,
+    items: Sequence[Prompted],
     token_budget: int,
+    share: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[NDArray[np.float32]]:
-    """For each (prompt ids, response ids) the log-probs of the response's tokens, float32 [T], in the given order.
+) -> list[list[Floats]]:
+    """For each prompt, for each of its responses, the log-probs of the response's tokens, float32 [T].
 
-    `on_progress` is called with the number of sequences, and their tokens, that each batch finished.
+    `share`: a prompt is computed once for all of its responses. `on_progress` is called with the number of items, and
+    of computed tokens, that each row finished.
     """
-    lengths = [len(prompt) + len(response) for prompt, response in sequences]
-    found: dict[int, NDArray[np.float32]] = {}
-    for batch in token_batches(lengths, token_budget):
-        logps = _batch_logps(model, [sequences[index] for index in batch])
-        found |= dict(zip(batch, logps, strict=True))
+    lengths = item_lengths(items, share)
+    device = next(model.parameters()).device
+    found: dict[int, list[Floats]] = {}
+    for batch in packed_batches(lengths, token_budget):
+        chosen = [items[index] for index in batch]
+        logps = model(pack(chosen, share).to(device)).cpu().numpy()
+        found |= zip(batch, split_responses(logps, chosen), strict=True)
         if on_progress is not None:
             on_progress(len(batch), sum(lengths[index] for index in batch))
-    return [found[index] for index in range(len(sequences))]
+    return [found[index] for index in range(len(items))]
 
 
-def _batch_logps(model: LogProbModel, sequences: Sequences) -> list[NDArray[np.float32]]:
-    """One right-padded batch."""
-    shape = len(sequences), max(len(prompt) + len(response) for prompt, response in sequences)
-    input_ids = torch.zeros(shape, dtype=torch.long)
-    attention_mask = torch.zeros(shape, dtype=torch.long)
-    response_mask = torch.zeros(shape, dtype=torch.bool)
-    for row, (prompt, response) in enumerate(sequences):
-        end = len(prompt) + len(response)
-        input_ids[row, :end] = torch.tensor([*prompt, *response])
-        attention_mask[row, :end] = 1
-        response_mask[row, len(prompt) : end] = True
-    device = next(model.parameters()).device
-    logps = model(input_ids.to(device), response_mask.to(device), attention_mask.to(device)).cpu().numpy()
-    return [logps[row, len(prompt) : len(prompt) + len(response)] for row, (prompt, response) in enumerate(sequences)]
+def item_lengths(items: Sequence[Prompted], share: bool) -> list[int]:
+    """Places that each item takes in a packed row."""
+    return [row_length(len(item.prompt_ids), [len(ids) for ids in item.responses], share) for item in items]
+
+
+def split_responses(values: Floats, items: Sequence[Prompted]) -> list[list[Floats]]:
+    """Values [M] of a packed row's response tokens, by item and response."""
+    ends = np.cumsum([len(ids) for item in items for ids in item.responses])
+    parts = iter(np.split(values, ends[:-1]))
+    return [[next(parts) for _ in item.responses] for item in items]

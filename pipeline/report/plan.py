@@ -21,6 +21,7 @@ from pipeline.judge.render import JudgePair, PairRefused, Renderer
 from pipeline.judge.table import judge_table
 from pipeline.models.chat import Chat
 from pipeline.models.logps import LogProbModel
+from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.models.template import TemplateRefusal
 from pipeline.models.training_tokens import prompt_tokens, response_tokens
@@ -92,10 +93,10 @@ def plan(
 def measured_rate(model: LogProbModel, prompts: Sequence[Sequence[int]], token_budget: int) -> float:
     """Tokens per second of forward passes over some judge prompts, the first batch not counted."""
     taken = list(itertools.islice(_up_to(prompts, MEASURED_TOKENS), len(prompts)))
-    sequences = [(ids[:-1], ids[-1:]) for ids in taken]
-    response_logps(model, sequences[:1], token_budget)
+    items = [Prompted(ids[:-1], (ids[-1:],)) for ids in taken]
+    response_logps(model, items[:1], token_budget)
     began = time.perf_counter()
-    response_logps(model, sequences, token_budget)
+    response_logps(model, items, token_budget)
     return sum(len(ids) for ids in taken) / (time.perf_counter() - began)
 
 

@@ -1,4 +1,4 @@
-"""Micro-batches: a few pairs as padded tensors, the chosen responses in the first half of the rows."""
+"""Micro-batches: a few pairs in one packed row, with what the loss takes from disk."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,82 +7,88 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.models.batching import packed_batches
+from pipeline.models.packed.layout import PackedRow, Prompted, pack
+from pipeline.models.response_logps import item_lengths
 from pipeline.objectives.response import Response
 from pipeline.train.pairs import TrainedPair, TrainedResponse
-
-PADDING_ID = 0
-"""Any valid id: padding is masked, in attention and in the loss."""
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """B pairs as 2B sequences `prompt + response`, padded on the right to S tokens."""
+    """B pairs. Matrices [2B, T] hold one response in each row, padded to T tokens: chosen, rejected, chosen, …"""
 
     pairs: tuple[TrainedPair, ...]
-    input_ids: Tensor
-    """[2B, S] int64"""
-    attention_mask: Tensor
-    """[2B, S] int64, 1 at tokens."""
-    response_mask: Tensor
-    """[2B, S] bool, True at the trained tokens of the response."""
+    row: PackedRow
+    """Prompts and responses; its M predicted tokens are those of the matrices' rows, one row after the other."""
+    mask: Tensor
+    """[2B, T] bool, True at the response's tokens."""
     weights: Tensor
-    """[2B, S] float32, 0 outside the response."""
+    """[2B, T] float32, 0 outside the response."""
     ref_logps: Tensor
-    """[2B, S] float32, 0 outside the response."""
+    """[2B, T] float32, 0 outside the response."""
     lengths: Tensor
     """[2B] float32, |y| of Eq. 5."""
     pair_weights: Tensor
     """[B] float32: 1, or 0 in a filler that only keeps processes in step."""
 
     def responses(self, logps: Tensor) -> tuple[Response, Response]:
-        """Chosen and rejected responses, given the policy's log-probs [2B, S]."""
-        halves = [half.chunk(2) for half in (logps, self.response_mask, self.weights, self.lengths, self.ref_logps)]
-        chosen, rejected = (Response(*(half[side] for half in halves)) for side in (0, 1))
+        """Chosen and rejected responses, given the policy's log-probs [M] of the row."""
+        matrix = torch.zeros_like(self.weights).masked_scatter(self.mask, logps)
+        chosen, rejected = (
+            Response(
+                matrix[side::2],
+                self.mask[side::2],
+                self.weights[side::2],
+                self.lengths[side::2],
+                self.ref_logps[side::2],
+            )
+            for side in (0, 1)
+        )
         return chosen, rejected
 
 
-def micro_batches(
-    pairs: Sequence[TrainedPair], size: int, device: torch.device, count: int | None = None
-) -> list[MicroBatch]:
-    """Pairs in micro-batches of `size`, alike in length so that little is padded; fillers follow up to `count`."""
-    ordered = sorted(pairs, key=lambda pair: (pair.tokens, pair.pair_id), reverse=True)
-    batches = [collate(ordered[first : first + size], device) for first in range(0, len(ordered), size)]
-    fillers = 0 if count is None else count - len(batches)
-    return batches + [collate([_FILLER], device, pair_weight=0.0) for _ in range(fillers)]
+def prompted(pair: TrainedPair) -> Prompted:
+    """A pair's prompt with its chosen and its rejected response."""
+    return Prompted(pair.prompt_ids, (pair.chosen.ids, pair.rejected.ids))
 
 
-def collate(pairs: Sequence[TrainedPair], device: torch.device, pair_weight: float = 1.0) -> MicroBatch:
+def split_pairs(pairs: Sequence[TrainedPair], token_budget: int, share: bool) -> list[list[TrainedPair]]:
+    """Pairs in groups whose packed rows stay within the budget; a pair beyond it has a group of its own."""
+    lengths = item_lengths([prompted(pair) for pair in pairs], share)
+    return [[pairs[index] for index in batch] for batch in packed_batches(lengths, token_budget)]
+
+
+def collate(pairs: Sequence[TrainedPair], share: bool, device: torch.device, pair_weight: float = 1.0) -> MicroBatch:
     """Pairs as tensors on a device."""
-    rows = [(pair.prompt_ids, pair.chosen) for pair in pairs] + [(pair.prompt_ids, pair.rejected) for pair in pairs]
-    width = max(len(prompt) + len(response.ids) for prompt, response in rows)
-    shape = (len(rows), width)
-    input_ids = np.full(shape, PADDING_ID, np.int64)
-    attention_mask = np.zeros(shape, np.int64)
-    response_mask = np.zeros(shape, np.bool_)
+    responses = [response for pair in pairs for response in (pair.chosen, pair.rejected)]
+    shape = len(responses), max(len(response.ids) for response in responses)
+    mask = np.zeros(shape, np.bool_)
     weights = np.zeros(shape, np.float32)
     ref_logps = np.zeros(shape, np.float32)
-    for row, (prompt, response) in enumerate(rows):
-        begin, end = len(prompt), len(prompt) + len(response.ids)
-        input_ids[row, :begin] = prompt
-        input_ids[row, begin:end] = response.ids
-        attention_mask[row, :end] = 1
-        response_mask[row, begin:end] = True
-        weights[row, begin:end] = response.weights
-        ref_logps[row, begin:end] = response.ref_logps
+    for place, response in enumerate(responses):
+        own = slice(len(response.ids))
+        mask[place, own] = True
+        weights[place, own] = response.weights
+        ref_logps[place, own] = response.ref_logps
 
     def on_device(array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(device)
 
     return MicroBatch(
         pairs=tuple(pairs),
-        input_ids=on_device(input_ids),
-        attention_mask=on_device(attention_mask),
-        response_mask=on_device(response_mask),
+        row=pack([prompted(pair) for pair in pairs], share).to(device),
+        mask=on_device(mask),
         weights=on_device(weights),
         ref_logps=on_device(ref_logps),
-        lengths=on_device(np.array([response.length for _, response in rows], np.float32)),
+        lengths=on_device(np.array([response.length for response in responses], np.float32)),
         pair_weights=on_device(np.full(len(pairs), pair_weight, np.float32)),
     )
+
+
+def filler(device: torch.device) -> MicroBatch:
+    """The smallest micro-batch, of no weight: for a process with fewer micro-batches than another."""
+    return collate([_FILLER], True, device, pair_weight=0.0)
 
 
 _FILLER_RESPONSE = TrainedResponse(np.zeros(1, np.int64), np.zeros(1, np.float32), np.zeros(1, np.float32), 1.0)

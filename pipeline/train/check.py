@@ -1,12 +1,13 @@
 """What stops a run before it does harm: a policy that is not the cached reference, numbers that are not finite."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from pipeline.errors import ModelError, NonFiniteError
-from pipeline.objectives.response import PairLosses
 from pipeline.train.batch import MicroBatch
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.5}
@@ -17,13 +18,14 @@ _SHOWN = 10
 
 @torch.no_grad()
 def check_reference(logps: Tensor, batch: MicroBatch, tolerance: float) -> None:
-    """The policy's first log-probs [2B, S] must be the cached ones. Raises ModelError that names the worst pair."""
-    difference = torch.where(batch.response_mask, (logps - batch.ref_logps).abs(), 0.0).amax(dim=-1)
-    difference = difference * torch.cat([batch.pair_weights, batch.pair_weights])
+    """The policy's first log-probs [M] must be the cached ones. Raises ModelError that names the worst pair."""
+    difference = torch.zeros_like(batch.ref_logps)
+    difference[batch.mask] = (logps - batch.ref_logps[batch.mask]).abs()
+    difference = difference.amax(dim=-1) * batch.pair_weights.repeat_interleave(2)
     worst = int(difference.argmax())
     if not float(difference[worst]) <= tolerance:
-        name = batch.pairs[worst % len(batch.pairs)].pair_id
-        side = "chosen" if worst < len(batch.pairs) else "rejected"
+        name = batch.pairs[worst // 2].pair_id
+        side = "rejected" if worst % 2 else "chosen"
         raise ModelError(
             f"pair {name}: before the first step the policy's log-prob of a {side} token differs by"
             f" {float(difference[worst]):.3g} from the cached reference, more than train.reference_tolerance"
@@ -32,19 +34,29 @@ def check_reference(logps: Tensor, batch: MicroBatch, tolerance: float) -> None:
         )
 
 
-def check_losses(outcome: PairLosses, pair_ids: Sequence[str], step: int) -> None:
-    """Loss and rewards of every pair must be finite. Raises NonFiniteError that names the pairs."""
-    values = torch.stack([outcome.losses, outcome.chosen_rewards, outcome.rejected_rewards])
-    finite = torch.isfinite(values).all(dim=0)
-    if not bool(finite.all()):
-        broken = [pair_id for pair_id, good in zip(pair_ids, finite.tolist(), strict=True) if not good]
-        raise NonFiniteError(f"step {step}: loss or rewards are not finite for {_list(broken)}. {_REMEDY}")
+def check_figures(means: Mapping[str, float], broken: Sequence[str], step: int) -> None:
+    """Loss and rewards of every pair must be finite, and so must their means over all processes.
+
+    Raises NonFiniteError, in every process, that names the pairs. `broken`: this process's, where it has some.
+    """
+    if not all(math.isfinite(value) for value in means.values()):
+        raise NonFiniteError(f"step {step}: loss or rewards are not finite for {_list(_of_all(broken))}. {_REMEDY}")
 
 
 def check_gradient(norm: float, pair_ids: Sequence[str], step: int) -> None:
-    """The gradient must be finite. Raises NonFiniteError that names the pairs of the step."""
-    if not norm < float("inf"):
-        raise NonFiniteError(f"step {step}: the gradient is not finite over {_list(pair_ids)}. {_REMEDY}")
+    """The gradient's norm over all processes must be finite. Raises NonFiniteError that names the pairs of the step.
+
+    `pair_ids`: this process's.
+    """
+    if not math.isfinite(norm):
+        raise NonFiniteError(f"step {step}: the gradient is not finite over {_list(_of_all(pair_ids))}. {_REMEDY}")
+
+
+def _of_all(pair_ids: Sequence[str]) -> list[str]:
+    """All processes' ids; every process must call it."""
+    everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, list(pair_ids))
+    return [pair_id for ids in everyone for pair_id in ids]
 
 
 _REMEDY = (

@@ -1,8 +1,9 @@
-"""Checkpoints of a training run: whole or absent, the newest two and the best one kept.
+"""Checkpoints of a training run: whole or absent, the newest few and the best one kept.
 
 `folder/step-00000500/` holds model and optimizer (torch.distributed.checkpoint, readable by any number of processes)
-and `state.json`. It is written under another name, synced and renamed. The learning rate follows from the step, and
-every step seeds the random numbers anew, so neither needs to be saved.
+and `state.json`. Frozen weights are not in it: they are the start's. It is written under another name, synced and
+renamed. The learning rate follows from the step, and every step seeds the random numbers anew, so neither needs to be
+saved.
 """
 
 import errno
@@ -20,14 +21,22 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.state_dict import get_model_state_dict, get_state_dict, set_model_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_state_dict,
+    set_model_state_dict,
+)
 from torch.distributed.checkpoint.state_dict import set_state_dict as set_both
 
 from pipeline.errors import CheckpointError
 from pipeline.io.atomic import sync_folder, write_json
 
-KEPT = 2
 _NAME = re.compile(r"step-(\d{8})")
+_WRAPPERS = ("_checkpoint_wrapped_module", "_orig_mod")
+"""Parts of a parameter's name that torch leaves out of a state dict."""
+# Weights that are not in a checkpoint stay as they are. One that should be is missed when the checkpoint is read.
+_PARTIAL = StateDictOptions(strict=False)
 
 
 @dataclass(frozen=True)
@@ -50,11 +59,17 @@ class TrainState:
 
 
 class Checkpoints:
-    """The checkpoints of one run. `depends`: everything the run's result depends on, compared before any is used."""
+    """The checkpoints of one run.
 
-    def __init__(self, folder: Path, depends: Mapping[str, Any]) -> None:
+    Args:
+        depends: everything the run's result depends on, compared before any checkpoint is used.
+        keep: how many of the newest stay, besides the best one.
+    """
+
+    def __init__(self, folder: Path, depends: Mapping[str, Any], keep: int = 2) -> None:
         self.folder = folder
         self.depends = dict(depends)
+        self.keep = keep
 
     def steps(self) -> list[int]:
         """Steps of the whole checkpoints, in order."""
@@ -91,7 +106,9 @@ class Checkpoints:
         weights, moments = get_state_dict(model, optimizer)
         try:
             # The writer syncs each file.
-            dcp.save({"model": weights, "optimizer": moments}, storage_writer=dcp.FileSystemWriter(fresh))
+            dcp.save(
+                {"model": _trained(model, weights), "optimizer": moments}, storage_writer=dcp.FileSystemWriter(fresh)
+            )
             if dist.get_rank() == 0:
                 write_json(fresh / "state.json", {"depends": self.depends, "state": asdict(state)})
                 sync_folder(fresh)
@@ -106,14 +123,15 @@ class Checkpoints:
     def load(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Put a checkpoint's weights and moments into model and optimizer; every process must call it."""
         weights, moments = get_state_dict(model, optimizer)
+        weights = _trained(model, weights)
         self._read(step, {"model": weights, "optimizer": moments})
-        set_both(model, optimizer, model_state_dict=weights, optim_state_dict=moments)
+        set_both(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=_PARTIAL)
 
     def load_model(self, step: int, model: nn.Module) -> None:
         """Put a checkpoint's weights into the model; every process must call it."""
-        weights = get_model_state_dict(model)
+        weights = _trained(model, get_model_state_dict(model))
         self._read(step, {"model": weights})
-        set_model_state_dict(model, weights)
+        set_model_state_dict(model, weights, options=_PARTIAL)
 
     def _read(self, step: int, into: dict[str, Any]) -> None:
         try:
@@ -124,13 +142,23 @@ class Checkpoints:
             ) from error
 
     def _prune(self, best: Best | None) -> None:
-        kept = {*self.steps()[-KEPT:], *([best.step] if best else [])}
+        kept = {*self.steps()[-self.keep :], *([best.step] if best else [])}
         for step in self.steps():
             if step not in kept:
                 shutil.rmtree(self._path(step))
 
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
+
+
+def _trained(model: nn.Module, weights: dict[str, Any]) -> dict[str, Any]:
+    """A state dict without frozen weights. torch's own `ignore_frozen_params` leaves the second name of a tied one."""
+    frozen = {
+        ".".join(part for part in name.split(".") if part not in _WRAPPERS)
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if not parameter.requires_grad
+    }
+    return {name: value for name, value in weights.items() if name not in frozen}
 
 
 def differences(theirs: Any, ours: Any, path: str = "") -> list[str]:

@@ -27,8 +27,8 @@ class Figures:
         self._sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, outcome: PairLosses, chosen: Response, rejected: Response, pair_weights: Tensor) -> None:
-        """Add B pairs, each as often as its weight says: once, or not at all."""
+    def add(self, outcome: PairLosses, chosen: Response, rejected: Response, pair_weights: Tensor) -> Tensor:
+        """Add B pairs, each as often as its weight says: once, or not at all. Returns which are finite, [B] bool."""
         margins = outcome.chosen_rewards - outcome.rejected_rewards
         plain = summed_log_ratios(chosen) - summed_log_ratios(rejected)
         rows = (
@@ -41,10 +41,12 @@ class Figures:
             _wins(plain),
             torch.ones_like(margins),
         )
-        self._sums += torch.stack([row.double() for row in rows]) @ pair_weights.double()
+        values = torch.stack([row.double() for row in rows])
+        self._sums += values @ pair_weights.double()
+        return torch.isfinite(values).all(dim=0)
 
     def means(self) -> dict[str, float]:
-        """Mean of each figure over all pairs of all processes."""
+        """Mean of each figure over all pairs of all processes; not finite where a pair's is not."""
         *sums, pairs = all_sum(self._sums).tolist()
         return {name: total / pairs for name, total in zip(NAMES, sums, strict=True)}
 

@@ -1,13 +1,13 @@
-"""FSDP2: one way to hold the policy, whether one process trains or many.
+"""The policy over processes, by FSDP2; with recomputed and compiled blocks as the run wants them.
 
 Parameters are sharded float32 masters. A block is gathered, cast to the training dtype for its forward and backward
-pass, and freed again; gradients are reduced and accumulated in float32. In one process nothing is exchanged, and in
-float32 loss and gradients are bit for bit those of the plain module; in bfloat16 they are those of a model of bfloat16
-weights, which is how the reference's log-probs were made.
+pass, and freed again; gradients are reduced and accumulated in float32. A process alone has nothing to shard: there
+`pipeline.train.precision` casts.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -33,21 +33,34 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def shard_policy(policy: nn.Module, dtype: torch.dtype, device: torch.device, checkpoint_activations: bool) -> None:
-    """Shard a float32 policy in place: each decoder block, then the rest.
+def shard_policy(
+    policy: nn.Module,
+    dtype: torch.dtype,
+    device: torch.device,
+    checkpointing: Literal["none", "full"] | int = "none",
+    compile_blocks: bool = False,
+) -> None:
+    """Shard a policy over the processes in place: each decoder block, then the rest. A process alone shards nothing.
 
+    Trained weights are float32, frozen ones of `dtype`.
     It must be called as a whole: its forward gathers what lies outside the blocks (embedding, final norm, head).
+    `checkpointing`: as `runtime.activation_checkpointing`.
     """
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
-    precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    every = {"none": 0, "full": 1}[checkpointing] if isinstance(checkpointing, str) else checkpointing
     blocks = _blocks(policy)
     for index, block in enumerate(blocks):
-        # Recomputation needs no random state: the policy has no dropout.
-        unit = checkpoint_wrapper(block, preserve_rng_state=False) if checkpoint_activations else block
-        blocks[index] = unit
-        # A process alone would only copy the block once more for its backward pass.
-        fully_shard(unit, mesh=mesh, mp_policy=precision, reshard_after_forward=dist.get_world_size() > 1)
-    fully_shard(policy, mesh=mesh, mp_policy=precision)
+        if compile_blocks:
+            # The forward alone, so that what gathers and frees the block stays outside of the compiled code.
+            block.forward = torch.compile(block.forward, dynamic=True)
+        if every and index % every == 0:
+            # Recomputation needs no random state: the policy has no dropout.
+            blocks[index] = checkpoint_wrapper(block, preserve_rng_state=False)
+    if dist.get_world_size() == 1:
+        return
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    precision = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for unit in (*blocks, policy):
+        fully_shard(unit, mesh=mesh, mp_policy=precision)
     for module in policy.modules():
         if isinstance(module, FSDPModule):
             # The loss is divided by the pairs of the global batch, so ranks' gradients are summed. Both settings are

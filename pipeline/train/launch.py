@@ -14,16 +14,18 @@ from pipeline.train.run import Job, run_training
 
 WORK_VARIABLE = "ATTENTIONPO_TRAIN_WORK"
 """Environment variable by which a worker learns the run's work folder."""
-_FAILURE = "failure.txt"
+_FAILURE = "failure-{rank}.txt"
+"""What a worker has to say at its end: each in its own file, or the last of several would hide the others' words."""
 
 
 def launch(module: str, processes: int, threads: int | None, work: Path, root: Path) -> Finished:
     """Run `python -m module` in so many processes on the run whose work folder is given, until it is finished.
 
-    Raises PipelineError with the first worker's message when one fails.
+    Raises PipelineError with the workers' messages, each once, when one fails.
     """
-    failure = work / _FAILURE
-    failure.unlink(missing_ok=True)
+    failures = [work / _FAILURE.format(rank=rank) for rank in range(processes)]
+    for failure in failures:
+        failure.unlink(missing_ok=True)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {
         **os.environ,
@@ -33,10 +35,10 @@ def launch(module: str, processes: int, threads: int | None, work: Path, root: P
     status = subprocess.Popen([*torchrun, "-m", module], cwd=root, env=environment, preexec_fn=die_with_parent).wait()
     finished = read_finished(work)
     if status or finished is None:
+        said = [failure.read_text(encoding="utf-8") for failure in failures if failure.is_file()]
         raise PipelineError(
-            failure.read_text(encoding="utf-8")
-            if failure.is_file()
-            else f"a training process ended with status {status}; its own message is above. Run again to go on from the"
+            "\n".join(dict.fromkeys(said))
+            or f"a training process ended with status {status}; its own message is above. Run again to go on from the"
             " last checkpoint"
         )
     return finished
@@ -63,5 +65,5 @@ def run_worker(job: Job) -> None:
         else:
             run_training(job)
     except PipelineError as error:
-        write_text(job.work / _FAILURE, str(error))
+        write_text(job.work / _FAILURE.format(rank=os.environ["RANK"]), str(error))
         raise

@@ -1,24 +1,26 @@
 """The policy with its optimizer and objective: what one optimizer step and one evaluation do."""
 
-import math
 import resource
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from pipeline.config.runtime import RuntimeParams
 from pipeline.config.train import TrainParams
 from pipeline.objectives.registry import Objective
 from pipeline.objectives.response import PairLosses, Response
-from pipeline.train.batch import MicroBatch, micro_batches
-from pipeline.train.check import TOLERANCES, check_gradient, check_losses, check_reference
+from pipeline.train.batch import MicroBatch, collate, filler, split_pairs
+from pipeline.train.check import TOLERANCES, check_figures, check_gradient, check_reference
 from pipeline.train.figures import Figures
 from pipeline.train.fsdp import all_sum, largest
+from pipeline.train.offload import offloaded
 from pipeline.train.pairs import TrainedPair
+from pipeline.train.precision import DTYPES, ComputeWeights
 from pipeline.train.schedule import learning_rate
 
 
@@ -31,15 +33,16 @@ class Learner:
         objective: Objective,
         params: TrainParams,
         total_steps: int,
-        micro_batch_pairs: int,
+        runtime: RuntimeParams,
         device: torch.device,
     ) -> None:
         self.model = model
         self.optimizer = _adamw(model, params)
+        self._weights = ComputeWeights(model, DTYPES[params.dtype])
         self._objective = objective
         self._params = params
         self._total_steps = total_steps
-        self._size = micro_batch_pairs
+        self._runtime = runtime
         self._device = device
 
     def step(self, step: int, pairs: Sequence[TrainedPair]) -> dict[str, float]:
@@ -50,14 +53,17 @@ class Learner:
         """
         began = time.monotonic()
         torch.manual_seed((self._params.seed * 2**32 + step) % 2**63)
-        figures = Figures(self._device)
-        for batch in self._micro_batches(pairs):
-            logps = self._log_probs(batch)
-            outcome, chosen, rejected = self._judge(logps, batch, step)
-            if step == 0:
-                check_reference(logps, batch, self._tolerance)
-            (torch.dot(outcome.losses, batch.pair_weights) / self._params.global_batch_pairs).backward()
-            figures.add(outcome, chosen, rejected, batch.pair_weights)
+        figures = _Tally(self._device)
+        batches = self._micro_batches(pairs)
+        with self._weights.standing_in():
+            for batch in batches:
+                with self._kept():
+                    logps = self.model(batch.row)
+                outcome = figures.add(batch, *self._judge(logps, batch))
+                if step == 0:
+                    check_reference(logps, batch, self._tolerance)
+                (torch.dot(outcome.losses, batch.pair_weights) / self._params.global_batch_pairs).backward()
+        means = figures.means(step)
         norm = self._clip([pair.pair_id for pair in pairs], step)
         rate = learning_rate(step, self._total_steps, self._params.warmup_ratio, self._params.learning_rate)
         for group in self.optimizer.param_groups:
@@ -66,7 +72,7 @@ class Learner:
         self.optimizer.zero_grad()
         tokens = int(all_sum(torch.tensor(sum(pair.tokens for pair in pairs), device=self._device)))
         return {
-            **figures.means(),
+            **means,
             "grad_norm": norm,
             "learning_rate": rate,
             "tokens": tokens,
@@ -77,36 +83,35 @@ class Learner:
     @torch.no_grad()
     def evaluate(self, blocks: Iterable[Sequence[TrainedPair]], step: int) -> dict[str, float]:
         """Figures over all pairs of all blocks; as many blocks in every process, some of them empty perhaps."""
-        figures = Figures(self._device)
-        for pairs in blocks:
-            for batch in self._micro_batches(pairs):
-                figures.add(*self._judge(self._log_probs(batch), batch, step), batch.pair_weights)
-        return figures.means()
+        figures = _Tally(self._device)
+        with self._weights.standing_in():
+            for pairs in blocks:
+                for batch in self._micro_batches(pairs):
+                    figures.add(batch, *self._judge(self.model(batch.row), batch))
+        return figures.means(step)
 
     def _micro_batches(self, pairs: Sequence[TrainedPair]) -> list[MicroBatch]:
+        share = self._runtime.share_prompts
+        groups = split_pairs(pairs, self._runtime.micro_batch_tokens, share)
+        batches = [collate(group, share, self._device) for group in groups]
         # A process with fewer micro-batches than others would leave them waiting in their collectives.
-        count = largest(math.ceil(len(pairs) / self._size), self._device)
-        return micro_batches(pairs, self._size, self._device, count)
+        missing = largest(len(batches), self._device) - len(batches)
+        return batches + [filler(self._device)] * missing
 
-    def _log_probs(self, batch: MicroBatch) -> Tensor:
-        logps: Tensor = self.model(batch.input_ids, batch.response_mask, batch.attention_mask)
-        return logps
+    def _kept(self) -> AbstractContextManager[None]:
+        """Where the forward pass leaves what the backward pass needs."""
+        return offloaded(self._device) if self._runtime.offload_activations else nullcontext()
 
-    def _judge(self, logps: Tensor, batch: MicroBatch, step: int) -> tuple[PairLosses, Response, Response]:
+    def _judge(self, logps: Tensor, batch: MicroBatch) -> tuple[PairLosses, Response, Response]:
         chosen, rejected = batch.responses(logps)
-        outcome = self._objective.loss(chosen, rejected, self._params.beta)
-        check_losses(outcome, [pair.pair_id for pair in batch.pairs], step)
-        return outcome, chosen, rejected
+        return self._objective.loss(chosen, rejected, self._params.beta), chosen, rejected
 
     def _clip(self, pair_ids: Sequence[str], step: int) -> float:
         """Clip the gradient in place; returns its norm before."""
         parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
         total = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
         norm = total.full_tensor() if isinstance(total, DTensor) else total
-        if not math.isfinite(float(norm)):
-            everyone: list[list[str]] = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(everyone, list(pair_ids))
-            check_gradient(float(norm), [pair_id for ids in everyone for pair_id in ids], step)
+        check_gradient(float(norm), pair_ids, step)
         clip_grads_with_norm_(parameters, self._params.max_grad_norm, norm)
         return float(norm)
 
@@ -116,10 +121,36 @@ class Learner:
         return TOLERANCES[self._params.dtype] if chosen is None else chosen
 
 
+class _Tally:
+    """Figures of a step or an evaluation, and which pairs broke them: nothing is read back before the end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._figures = Figures(device)
+        self._finite: list[tuple[MicroBatch, Tensor]] = []
+
+    def add(self, batch: MicroBatch, outcome: PairLosses, chosen: Response, rejected: Response) -> PairLosses:
+        finite = self._figures.add(outcome, chosen, rejected, batch.pair_weights)
+        self._finite.append((batch, finite))
+        return outcome
+
+    def means(self, step: int) -> dict[str, float]:
+        """Raises NonFiniteError, in every process, that names the pairs of all processes."""
+        means = self._figures.means()
+        broken = [
+            pair.pair_id
+            for batch, finite in self._finite
+            for pair, good in zip(batch.pairs, finite.tolist(), strict=True)
+            if not good
+        ]
+        check_figures(means, broken, step)
+        return means
+
+
 def _adamw(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
     """AdamW; vectors (norms, biases) do not decay, as in transformers' trainer."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    vectors = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
+    vectors = [parameter for parameter in trained if parameter.ndim < 2]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": params.weight_decay},

@@ -20,21 +20,24 @@ from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest
 from pipeline.objectives.registry import Objective, find_objective
+from pipeline.train.card import write_card
 from pipeline.train.checkpoint import Best, Checkpoints, TrainState
 from pipeline.train.curves import Curves
 from pipeline.train.export import export_policy
 from pipeline.train.finish import CHECKPOINTS, POLICY, Finished, write_finished
 from pipeline.train.fsdp import process_group, shard_policy
 from pipeline.train.learner import Learner
+from pipeline.train.lora import add_adapters
 from pipeline.train.order import shuffled_order, stored_order
 from pipeline.train.pairs import TrainedPair
+from pipeline.train.precision import DTYPES
 from pipeline.train.schedule import total_steps
 from pipeline.train.stream import PairArtifacts, PairStream, open_optional_split, open_split
+from pipeline.train.trackers import Trackers, check_installed
 
 _log = logging.getLogger(__name__)
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_EVALUATION_BLOCK = 16
-"""Micro-batches of one process among which an evaluation sorts pairs by length."""
+_EVALUATION_BLOCK = 64
+"""Pairs of one process that an evaluation reads together, to fill its micro-batches."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Training:
                 " choose a multiple, or other runtime.processes"
             )
         objective = _supported(params.objective)
+        check_installed(job.runtime.trackers)
         self._train = open_split(job.artifacts, "train")
         self._validation = open_optional_split(job.artifacts, "validation")
         self._steps_per_epoch = len(self._train) // params.global_batch_pairs
@@ -75,15 +79,20 @@ class Training:
                 f"{job.artifacts.aligned.path / 'train'}: {len(self._train)} usable pairs, fewer than"
                 f" train.global_batch_pairs ({params.global_batch_pairs}); lower it"
             )
-        self._checkpoints = Checkpoints(job.work / CHECKPOINTS, job.depends)
+        self._checkpoints = Checkpoints(job.work / CHECKPOINTS, job.depends, job.runtime.keep_checkpoints)
         whole = self._checkpoints.steps()
         self.state = self._checkpoints.read_state(whole[-1]) if whole else TrainState()
 
         device = _local_device(job.runtime)
-        self.policy = LogProbModel(load_model(job.start, "float32", device))
-        self.dtype = _DTYPES[params.dtype]
-        shard_policy(self.policy, self.dtype, device, job.runtime.activation_checkpointing)
-        self._learner = Learner(self.policy, objective, params, self._steps, job.runtime.micro_batch_pairs, device)
+        # Frozen weights are as the forward pass wants them; trained ones are float32 masters.
+        model = load_model(job.start, params.dtype if params.lora else "float32", device)
+        self.policy = LogProbModel(model, attention=job.runtime.attention)
+        if params.lora:
+            add_adapters(self.policy.model, params.lora, params.seed)
+        self.dtype = DTYPES[params.dtype]
+        runtime = job.runtime
+        shard_policy(self.policy, self.dtype, device, runtime.activation_checkpointing, runtime.compile)
+        self._learner = Learner(self.policy, objective, params, self._steps, runtime, device)
         if whole:
             _log.info("resuming train: step %d of %d from %s", self.state.step, self._steps, job.work)
             self._checkpoints.load(self.state.step, self.policy, self._learner.optimizer)
@@ -93,6 +102,7 @@ class Training:
         state = self.state
         leads = self._rank == 0
         curves = Curves(self.job.curves, state.history) if leads else None
+        trackers = self._open_trackers() if leads else None
         progress = Progress("train", self._steps, unit="steps", done=state.step) if leads else None
         while state.step < self._steps:
             figures = self._learner.step(state.step, self._share(state.step))
@@ -102,11 +112,14 @@ class Training:
             line = {"step": float(state.step), **{f"train/{name}": value for name, value in figures.items()}}
             improved = self._evaluate(line) if self._is_due(self.job.params.eval_every_steps) else False
             state.history.append(line)
-            if curves and progress:
+            if curves and trackers and progress:
                 curves.add(line)
-                progress.advance(1, tokens, _note(line))
+                trackers.add(line)
+                progress.advance(1, tokens, _note(line), line)
             if improved or self._is_due(self.job.params.checkpoint_every_steps):
                 self._checkpoints.save(self.policy, self._learner.optimizer, state)
+        if trackers:
+            trackers.close()
         self._take_best()
 
     def summary(self) -> dict[str, Any]:
@@ -130,6 +143,12 @@ class Training:
             },
             "validation": _with_prefix(history[kept - 1], "validation/"),
         }
+
+    def _open_trackers(self) -> Trackers:
+        job = self.job
+        return Trackers(
+            job.runtime.trackers, job.curves.parent, job.work.name, job.params.model_dump(), self.state.history
+        )
 
     def _share(self, step: int) -> list[TrainedPair]:
         """This process's pairs of the global batch of a step."""
@@ -164,7 +183,7 @@ class Training:
 
     def _blocks(self, stream: PairStream) -> Iterator[list[TrainedPair]]:
         order = stored_order(stream.shard_rows)
-        each = self.job.runtime.micro_batch_pairs * _EVALUATION_BLOCK
+        each = _EVALUATION_BLOCK
         for first in range(0, len(stream), each * self._world):
             begin = min(first + self._rank * each, len(stream))
             yield stream.block(order, begin, min(begin + each, len(stream)))
@@ -187,9 +206,10 @@ def run_training(job: Job) -> Finished:
     with process_group(_local_device(job.runtime)):
         training = Training(job)
         training.run()
-        export_policy(training.policy, training.dtype, job.start, job.work / POLICY)
+        export_policy(training.policy, training.dtype, job.start, job.work / POLICY, job.params.lora)
         finished = Finished(training.summary(), training.state.history)
         if dist.get_rank() == 0:
+            write_card(job.work / POLICY, job.params, job.depends, job.start, finished.summary)
             write_finished(job.work, finished)
         return finished
 
@@ -217,7 +237,8 @@ def _local_device(runtime: RuntimeParams) -> torch.device:
 
 def _note(line: Mapping[str, float]) -> str:
     parts = {"loss": "train/loss", "margin": "train/rewards/margins", "accuracy": "train/rewards/accuracies"}
-    return ", ".join(f"{name} {line[key]:.4f}" for name, key in parts.items())
+    figures = ", ".join(f"{name} {line[key]:.4f}" for name, key in parts.items())
+    return f"{figures}, peak memory {line['train/memory_mib'] / 2**10:.2f} GiB"
 
 
 def _with_prefix(line: Mapping[str, float], prefix: str) -> dict[str, float]:

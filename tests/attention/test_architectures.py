@@ -17,10 +17,10 @@ from pipeline.attention.architectures import (
     SUPPORTED,
     check_architecture,
     check_model,
-    longrope_boundaries,
     resolve_layers,
 )
 from pipeline.errors import ModelError
+from pipeline.models.rope import longrope_boundaries
 
 ONE_LAYER = {
     "vocab_size": 20,

@@ -47,7 +47,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         ({"postprocess.sink_tokens": 0}, ["postprocess", "realign", "train", "evaluate", "report"]),
         ({"realign.eos_weight": "mean"}, ["realign", "train", "evaluate", "report"]),
         ({"evaluate.bootstrap_samples": 101}, ["evaluate", "report"]),
-        ({"runtime.token_budget": 512, "runtime.micro_batch_pairs": 2}, []),
+        ({"runtime.token_budget": 512, "runtime.micro_batch_tokens": 512}, []),
     ],
 )
 def test_a_change_runs_what_it_touches(project: Project, change: dict[str, object], stages: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Divergences and log-probs against whole logits in double precision, for tiny models of two kinds."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForC
 
 from pipeline.config.train import TrainParams
 from pipeline.errors import NonFiniteError
-from pipeline.evaluate.divergence import TokenSequence, divergences, score_responses
+from pipeline.evaluate.divergence import ResponseScores, divergences, score_responses
 from pipeline.evaluate.pairs import evaluate_pairs
 from pipeline.evaluate.table import NUMBERS
 from pipeline.models.logps import LogProbModel
+from pipeline.models.packed.layout import Prompted
+from pipeline.models.response_logps import response_logps
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 
 _SHAPE: dict[str, Any] = {
@@ -29,51 +32,70 @@ _SHAPE: dict[str, Any] = {
 
 def llama(seed: int) -> LogProbModel:
     torch.manual_seed(seed)
-    return LogProbModel(LlamaForCausalLM(LlamaConfig(**_SHAPE, initializer_range=0.3)).eval(), chunk_size=5)
+    return LogProbModel(LlamaForCausalLM(LlamaConfig(**_SHAPE, initializer_range=0.3)).eval())
 
 
 def gemma2(seed: int) -> LogProbModel:
     torch.manual_seed(seed)
     config = Gemma2Config(**_SHAPE, initializer_range=0.3, final_logit_softcapping=3.0, query_pre_attn_scalar=8)
-    return LogProbModel(Gemma2ForCausalLM(config).eval(), chunk_size=5)
+    return LogProbModel(Gemma2ForCausalLM(config).eval())
 
 
-def sequences(lengths: tuple[tuple[int, int], ...] = ((3, 7), (1, 1), (6, 4))) -> list[TokenSequence]:
+def items() -> list[Prompted]:
     random = np.random.default_rng(0)
-    return [TokenSequence(random.integers(0, 61, prompt), random.integers(0, 61, tokens)) for prompt, tokens in lengths]
+    shapes = ((3, (7, 2)), (1, (1,)), (6, (4, 5)))
+    return [
+        Prompted(random.integers(0, 61, prompt), [random.integers(0, 61, tokens) for tokens in responses])
+        for prompt, responses in shapes
+    ]
+
+
+def scored(policy: LogProbModel, start: LogProbModel, budget: int = 64) -> list[ResponseScores]:
+    return [scores for of_item in score_responses(policy, start, items(), budget) for scores in of_item]
+
+
+def sequences() -> list[tuple[np.ndarray, np.ndarray]]:
+    """Prompt and response of each of `scored`."""
+    return [(np.asarray(item.prompt_ids), np.asarray(response)) for item in items() for response in item.responses]
 
 
 @pytest.mark.parametrize("make", [llama, gemma2])
 def test_equals_whole_logits_in_double_precision(make: Any) -> None:
     start, policy = make(0), make(1)
-    for sequence, scores in zip(sequences(), score_responses(policy, start, sequences(), 64), strict=True):
-        p, q = _log_probs(start, sequence), _log_probs(policy, sequence)
+    plain = [whole_log_probs(model) for model in (start, policy)]  # before the models attend in packed rows
+    for number, ((_, response), scores) in enumerate(zip(sequences(), scored(policy, start), strict=True)):
+        p, q = (of_model[number] for of_model in plain)
         np.testing.assert_allclose(scores.kl_forward, (np.exp(p) * (p - q)).sum(-1), atol=2e-5)
         np.testing.assert_allclose(scores.kl_reverse, (np.exp(q) * (q - p)).sum(-1), atol=2e-5)
-        np.testing.assert_allclose(scores.logps, q[np.arange(len(q)), sequence.response_ids], atol=2e-5)
+        np.testing.assert_allclose(scores.logps, q[np.arange(len(q)), response], atol=2e-5)
         assert scores.kl_forward.mean() > 0.01
 
 
-def test_log_probs_are_those_of_the_trainer() -> None:
+def test_log_probs_are_those_of_the_reference_and_the_trainer() -> None:
     policy = llama(1)
-    for sequence, scores in zip(sequences(), score_responses(policy, llama(0), sequences(), 64), strict=True):
-        ids = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.response_ids]))[None]
-        response = torch.arange(ids.shape[1])[None] >= len(sequence.prompt_ids)
-        with torch.no_grad():
-            expected = policy(ids, response)[response].numpy()
-        np.testing.assert_allclose(scores.logps, expected, atol=1e-6)
+    expected = [logps for of_item in response_logps(policy, items(), 64) for logps in of_item]
+    for scores, logps in zip(scored(policy, llama(0)), expected, strict=True):
+        np.testing.assert_allclose(scores.logps, logps, atol=1e-6)
+
+
+def test_blocks_of_positions_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = scored(llama(1), llama(0))
+    monkeypatch.setattr("pipeline.evaluate.divergence.POSITIONS_AT_ONCE", 5)
+    for scores, expected in zip(scored(llama(1), llama(0)), whole, strict=True):
+        np.testing.assert_allclose(scores.kl_forward, expected.kl_forward, atol=1e-6)
+        np.testing.assert_allclose(scores.logps, expected.logps, atol=1e-6)
 
 
 def test_batches_change_nothing_and_the_order_is_kept() -> None:
-    one_by_one = score_responses(llama(1), llama(0), sequences(), 1)
+    one_by_one = scored(llama(1), llama(0), 1)
     for budget in (12, 24, 1000):
-        for alone, batched in zip(one_by_one, score_responses(llama(1), llama(0), sequences(), budget), strict=True):
+        for alone, batched in zip(one_by_one, scored(llama(1), llama(0), budget), strict=True):
             np.testing.assert_allclose(batched.logps, alone.logps, atol=1e-5)
             np.testing.assert_allclose(batched.kl_forward, alone.kl_forward, atol=1e-5)
 
 
 def test_a_model_has_no_divergence_from_itself() -> None:
-    for scores in score_responses(llama(0), llama(0), sequences(), 64):
+    for scores in scored(llama(0), llama(0)):
         assert not scores.kl_forward.any()
         assert not scores.kl_reverse.any()
 
@@ -101,11 +123,16 @@ def test_a_broken_policy_names_the_pair() -> None:
         evaluate_pairs(policy, llama(0), [_pair("a", 3)], TrainParams(), 64)
 
 
-def _log_probs(model: LogProbModel, sequence: TokenSequence) -> np.ndarray:
-    ids = torch.from_numpy(np.concatenate([sequence.prompt_ids, sequence.response_ids]))[None]
-    with torch.no_grad():
-        logits = model.model(ids).logits[0].double()
-    return logits[len(sequence.prompt_ids) - 1 : -1].log_softmax(-1).numpy()
+def whole_log_probs(model: LogProbModel) -> list[np.ndarray]:
+    """Of every sequence, [T, V] in float64 from transformers' eager attention, padded by nothing."""
+    double = copy.deepcopy(model.model).double()
+    double.set_attn_implementation("eager")
+    found = []
+    for prompt, response in sequences():
+        ids = torch.from_numpy(np.concatenate([prompt, response]))[None]
+        with torch.no_grad():
+            found.append(double(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1).numpy())
+    return found
 
 
 def _pair(pair_id: str, tokens: int) -> TrainedPair:

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.models.batching import token_batches
+from pipeline.models.batching import packed_batches, token_batches
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -29,3 +29,22 @@ def test_longer_than_the_budget_runs_alone():
 
 def test_nothing_to_do():
     assert token_batches([], budget=10) == []
+
+
+@given(LENGTHS, st.integers(1, 200))
+def test_packed_every_item_once_within_budget_in_few_batches(lengths, budget):
+    batches = packed_batches(lengths, budget)
+    assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
+    sums = [sum(lengths[index] for index in batch) for batch in batches]
+    assert all(total <= budget or len(batch) == 1 for total, batch in zip(sums, batches, strict=True))
+    # First-fit decreasing never leaves two batches that would go into one.
+    if all(length <= budget for length in lengths) and len(sums) > 1:
+        assert len(sums) <= 2 * sum(lengths) / budget + 1
+
+
+def test_packed_batches_are_even():
+    batches = packed_batches([10, 9, 2, 1], budget=20)
+    assert sorted(sum([10, 9, 2, 1][index] for index in batch) for batch in batches) == [11, 11]
+    assert packed_batches([3, 3, 2, 2, 2], budget=6) == [[0, 1], [2, 3, 4]]  # evened out, one would not fit
+    assert packed_batches([50, 1], budget=10) == [[0], [1]]
+    assert packed_batches([], budget=10) == []

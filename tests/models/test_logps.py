@@ -1,15 +1,18 @@
-"""Chunked log-probabilities against float64, for every supported architecture, padded, packed and sharded."""
+"""Chunked log-probabilities against float64, for every supported architecture, packed, with shared prompts, sharded."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import GraniteConfig, GraniteForCausalLM
+from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel
 
 from pipeline.errors import ModelError
 from pipeline.models.logps import SUPPORTED_MODEL_TYPES, LogProbModel, token_logps
+from pipeline.models.packed.layout import Prompted, pack
 from tests.models import tiny
 
 
@@ -23,16 +26,21 @@ def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
     return logits.log_softmax(-1)[torch.arange(len(targets)), targets]
 
 
-@pytest.mark.parametrize("chunk_size", [1, 7, 50, 1000])
+@pytest.mark.parametrize(
+    ("tokens_at_once", "logits_at_once"), [(1, 10), (7, 100), (20, 1940), (1000, 300), (1000, 10**6)]
+)
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("with_bias", [False, True])
-def test_token_logps_against_float64(chunk_size: int, softcap: float | None, with_bias: bool) -> None:
+def test_token_logps_against_float64(
+    tokens_at_once: int, logits_at_once: int, softcap: float | None, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.models.logps.TOKENS_AT_ONCE", tokens_at_once)
     torch.manual_seed(0)
     values = [torch.randn(50, 16), torch.randn(97, 16), torch.randn(97) if with_bias else None]
     targets, upstream = torch.randint(97, (50,)), torch.randn(50)
     single = [None if v is None else v.clone().requires_grad_() for v in values]
     double = [None if v is None else v.double().requires_grad_() for v in values]
-    ours = token_logps(single[0], single[1], targets, bias=single[2], softcap=softcap, chunk_size=chunk_size)
+    ours = token_logps(single[0], single[1], targets, bias=single[2], softcap=softcap, logits_at_once=logits_at_once)
     theirs = reference(*double, targets, softcap)
     (ours * upstream).sum().backward()
     (theirs * upstream.double()).sum().backward()
@@ -60,7 +68,7 @@ def test_bfloat16_gradients() -> None:
     targets, upstream = torch.randint(97, (300,)), torch.rand(300)
     single = [v.clone().requires_grad_() for v in (hidden, weight)]
     double = [v.double().requires_grad_() for v in (hidden, weight)]
-    (token_logps(*single, targets, chunk_size=10) * upstream).sum().backward()
+    (token_logps(*single, targets, logits_at_once=1000) * upstream).sum().backward()
     (reference(*double, None, targets, None) * upstream.double()).sum().backward()
     for one, other in zip(single, double, strict=True):
         assert one.grad.dtype == torch.bfloat16
@@ -76,7 +84,7 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
 
     hidden, weight = torch.randn(400, 8, requires_grad=True), torch.randn(300, 8, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        token_logps(hidden, weight, torch.randint(300, (400,)), chunk_size=20)
+        token_logps(hidden, weight, torch.randint(300, (400,)), logits_at_once=6000)
     assert max(sizes) == hidden.numel()
 
 
@@ -92,32 +100,52 @@ def test_autocast_does_not_reach_the_head() -> None:
     torch.testing.assert_close(mixed.double(), exact, atol=1e-5, rtol=1e-5)
 
 
-def batch(vocabulary: int = 97) -> dict[str, Tensor]:
-    """Two right-padded rows of 12 and 9 tokens; responses begin at 4 and 6."""
-    torch.manual_seed(1)
-    input_ids = torch.randint(3, vocabulary, (2, 12))
-    attention_mask = torch.ones(2, 12, dtype=torch.long)
-    attention_mask[1, 9:] = 0
-    response_mask = torch.zeros(2, 12, dtype=torch.bool)
-    response_mask[0, 4:] = True
-    response_mask[1, 6:9] = True
-    return {"input_ids": input_ids, "response_mask": response_mask, "attention_mask": attention_mask}
+def items(*lengths: tuple[int, tuple[int, ...]], vocabulary: int = 97) -> list[Prompted]:
+    random = np.random.default_rng(1)
+    chosen = lengths or ((4, (8, 3)), (7, (3, 9, 1)), (1, (1, 2)))
+    return [
+        Prompted(random.integers(3, vocabulary, prompt), [random.integers(3, vocabulary, each) for each in responses])
+        for prompt, responses in chosen
+    ]
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
+def padded_logps(model: PreTrainedModel, given: list[Prompted]) -> Tensor:
+    """[M] from transformers' eager attention over right-padded rows of prompt + response, and whole logits.
+
+    With a sliding window one row at a time: there, padding beyond the window is NaN in float64.
+    """
+    model.set_attn_implementation("eager")
+    sequences = [(item.prompt_ids, response) for item in given for response in item.responses]
+    if getattr(model.config, "sliding_window", None):
+        return torch.cat([_padded(model, [sequence]) for sequence in sequences])
+    return _padded(model, sequences)
+
+
+def _padded(model: PreTrainedModel, sequences: list[tuple[ArrayLike, ArrayLike]]) -> Tensor:
+    width = max(len(prompt) + len(response) for prompt, response in sequences)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    attention, predicted = torch.zeros_like(ids), torch.zeros(ids.shape, dtype=torch.bool)
+    for row, (prompt, response) in enumerate(sequences):
+        end = len(prompt) + len(response)
+        ids[row, :end] = torch.from_numpy(np.concatenate([prompt, response]))
+        attention[row, :end] = 1
+        predicted[row, len(prompt) : end] = True
+    logits = model(input_ids=ids, attention_mask=attention, use_cache=False).logits[:, :-1]
+    return logits.log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0][predicted[:, 1:]]
+
+
+@pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("kind", SUPPORTED_MODEL_TYPES)
-def test_equals_the_models_own_logits_in_float64(kind: str) -> None:
-    inputs = batch()
+def test_equals_padded_rows_of_the_models_own_in_float64(kind: str, share: bool) -> None:
+    """Values and gradients; sliding windows of 5 are shorter than the sequences, soft-caps bend the scores."""
     model, double = tiny.model(kind), tiny.model(kind, torch.float64)
-    upstream = torch.randn(2, 12)
-    ours = LogProbModel(model, chunk_size=5)(**inputs)
-    logits = double(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"], use_cache=False).logits
-    theirs = torch.zeros(2, 12, dtype=torch.float64)
-    theirs[:, 1:] = logits[:, :-1].log_softmax(-1).gather(-1, inputs["input_ids"][:, 1:, None])[..., 0]
-    theirs = theirs * inputs["response_mask"]
+    ours = LogProbModel(model, logits_at_once=500)(pack(items(), share))
+    theirs = padded_logps(double, items())
+    upstream = torch.randn(len(theirs))
     (ours * upstream).sum().backward()
     (theirs * upstream.double()).sum().backward()
     assert ours.dtype == torch.float32
@@ -127,76 +155,19 @@ def test_equals_the_models_own_logits_in_float64(kind: str) -> None:
         torch.testing.assert_close(grad.double(), gradients(double)[name], atol=1e-5 * max(1.0, largest), rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", SUPPORTED_MODEL_TYPES)
-def test_packed_rows_equal_separate_ones(kind: str) -> None:
-    """Positions that restart keep sequences apart, also with a sliding window."""
-    inputs = batch()
-    model = tiny.model(kind)
-    head = LogProbModel(model)
-    separate = head(**inputs)
-    (separate * 2).sum().backward()
-    expected = {name: grad.clone() for name, grad in gradients(model).items()}
-    model.zero_grad()
-    keep = inputs["attention_mask"].bool()
-    packed = head(
-        input_ids=inputs["input_ids"][keep][None],
-        response_mask=inputs["response_mask"][keep][None],
-        position_ids=torch.cat([torch.arange(12), torch.arange(9)])[None],
-    )
-    (packed * 2).sum().backward()
-    torch.testing.assert_close(packed[0], separate[keep], atol=1e-5, rtol=1e-5)
-    for name, grad in gradients(model).items():
-        torch.testing.assert_close(grad, expected[name], atol=1e-4, rtol=1e-4)
-
-
-def test_a_mask_beside_positions_is_refused() -> None:
-    inputs = batch()
-    with pytest.raises(ValueError, match="not both"):
-        LogProbModel(tiny.model("llama"))(**inputs, position_ids=torch.arange(12).expand(2, -1))
-
-
-def test_own_masks_pass_through() -> None:
-    """A 4-D mask that hides the padding gives what the 2-D one gives."""
-    inputs = batch()
-    head = LogProbModel(tiny.model("llama"))
-    expected = head(**inputs)
-    causal = torch.ones(12, 12, dtype=torch.bool).tril()
-    mask = causal & inputs.pop("attention_mask").bool()[:, None, None, :]
-    mine = head(**inputs, attention_mask=mask, position_ids=torch.arange(12).expand(2, -1))
-    torch.testing.assert_close(mine, expected, atol=1e-6, rtol=1e-6)
-
-
-def test_only_response_positions_have_values() -> None:
-    inputs = batch()
-    logps = LogProbModel(tiny.model("llama"))(**inputs)
-    assert (logps[inputs["response_mask"]] < 0).all()
-    assert (logps[~inputs["response_mask"]] == 0).all()
-
-
-def test_no_response_at_all_gives_zero_gradients_everywhere() -> None:
-    """An empty micro-batch evens out the ranks: every parameter must take part in its backward pass."""
-    inputs = batch()
-    inputs["response_mask"][:] = False
+def test_only_response_tokens_carry_gradient() -> None:
     model = tiny.model("qwen2")
-    LogProbModel(model)(**inputs).sum().backward()
+    (LogProbModel(model)(pack(items(), share=True)) * 0.0).sum().backward()
     assert all(grad is not None and not grad.any() for grad in gradients(model).values())
 
 
-def test_a_response_at_position_0_is_an_error() -> None:
-    inputs = batch()
-    inputs["response_mask"][1, 0] = True
-    with pytest.raises(ValueError, match="position 0"):
-        LogProbModel(tiny.model("llama"))(**inputs)
-
-
-def test_activation_checkpointing_changes_nothing() -> None:
-    inputs, plain, saving = batch(), tiny.model("llama"), tiny.model("llama")
-    saving.train()
-    saving.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    LogProbModel(plain)(**inputs).sum().backward()
-    LogProbModel(saving)(**inputs).sum().backward()
-    for name, grad in gradients(saving).items():
-        torch.testing.assert_close(grad, gradients(plain)[name], atol=1e-6, rtol=1e-6)
+def test_a_longrope_model_is_refused_beyond_its_boundary() -> None:
+    model = tiny.model("phi3")
+    model.config.rope_parameters = {"rope_type": "longrope", "original_max_position_embeddings": 12}
+    head = LogProbModel(model)
+    head(pack(items((4, (8, 3))), share=True))
+    with pytest.raises(ModelError, match=r"a sequence of 13 tokens: beyond 12 .* lower tokenize\.max_tokens"):
+        head(pack(items((4, (8, 9))), share=True))
 
 
 def test_a_head_that_scales_its_logits_is_refused_by_name() -> None:
@@ -213,12 +184,11 @@ def _sharded(rank: int, folder: Path) -> None:
 
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    head = LogProbModel(tiny.model("llama"), chunk_size=3)
+    head = LogProbModel(tiny.model("llama"), logits_at_once=300)
     for layer in head.model.model.layers:
         fully_shard(layer)
     fully_shard(head)
-    mine = {name: value[rank : rank + 1] for name, value in batch().items()}
-    logps = head(**mine)
+    logps = head(pack(items()[rank : rank + 1], share=True))
     logps.sum().backward()
     grads = {name: parameter.grad.full_tensor() for name, parameter in head.named_parameters()}
     if rank == 0:
@@ -232,9 +202,9 @@ def test_sharded_over_two_processes(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(_sharded, args=(tmp_path,), nprocs=2)
     found = load_file(tmp_path / "rank0.safetensors")
     head = LogProbModel(tiny.model("llama"))
-    whole = head(**batch())
+    whole = head(pack(items()[:2], share=True))
     whole.sum().backward()
-    torch.testing.assert_close(found.pop("logps"), whole[:1].detach(), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(found.pop("logps"), whole[:11].detach(), atol=1e-6, rtol=1e-6)
     assert found.keys() == dict(head.named_parameters()).keys()
     for name, parameter in head.named_parameters():
         torch.testing.assert_close(2 * found[name], parameter.grad, atol=1e-5, rtol=1e-5)

@@ -135,7 +135,9 @@ CONFIGS = {
     "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=5),
     "qwen2": lambda: Qwen2Config(**_SHAPE),
     "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=8),
-    "gemma2": lambda: Gemma2Config(**_SHAPE, head_dim=8, sliding_window=5, final_logit_softcapping=2.0),
+    "gemma2": lambda: Gemma2Config(
+        **_SHAPE, head_dim=8, sliding_window=5, final_logit_softcapping=2.0, attn_logit_softcapping=1.0
+    ),
     "gemma3_text": lambda: Gemma3TextConfig(**_SHAPE, head_dim=8, sliding_window=5),
     "phi3": lambda: Phi3Config(**_SHAPE),
 }

@@ -1,9 +1,10 @@
-"""Padded micro-batches."""
+"""Micro-batches: one packed row, and matrices of what the loss takes from disk."""
 
 import numpy as np
+import pytest
 import torch
 
-from pipeline.train.batch import collate, micro_batches
+from pipeline.train.batch import collate, filler, split_pairs
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 
 CPU = torch.device("cpu")
@@ -19,31 +20,40 @@ def pair(name: str, prompt: int, chosen: int, rejected: int) -> TrainedPair:
     return TrainedPair(name, np.arange(2, 2 + prompt), response(chosen, 0.25), response(rejected, 0.75))
 
 
-def test_rows_are_prompt_and_response_padded_on_the_right() -> None:
-    batch = collate([pair("a", 2, 3, 1), pair("b", 1, 1, 2)], CPU)
-    assert batch.input_ids.tolist() == [[2, 3, 10, 11, 12], [2, 10, 0, 0, 0], [2, 3, 10, 0, 0], [2, 10, 11, 0, 0]]
-    assert batch.attention_mask.sum(dim=1).tolist() == [5, 2, 3, 3]
-    assert batch.response_mask[0].tolist() == [False, False, True, True, True]
-    assert batch.weights[2].tolist() == [0, 0, 0.75, 0, 0]
-    assert batch.ref_logps[3].tolist() == [0, -1, -2, 0, 0]
+@pytest.mark.parametrize("share", [False, True])
+def test_the_row_s_tokens_are_those_of_the_matrices(share: bool) -> None:
+    batch = collate([pair("a", 2, 3, 1), pair("b", 1, 1, 2)], share, CPU)
+    assert batch.row.targets.tolist() == [10, 11, 12, 10, 10, 10, 11]
+    assert batch.mask.tolist() == [[True, True, True], [True, False, False], [True, False, False], [True, True, False]]
+    assert batch.weights[1].tolist() == [0.75, 0, 0]
+    assert batch.ref_logps[3].tolist() == [-1, -2, 0]
     assert batch.lengths.tolist() == [3.5, 1.5, 1.5, 2.5]
+    assert batch.row.input_ids.shape == (1, 10 if share else 13)
 
 
 def test_responses_split_chosen_from_rejected() -> None:
-    batch = collate([pair("a", 2, 3, 1), pair("b", 1, 1, 2)], CPU)
-    chosen, rejected = batch.responses(torch.arange(20.0).reshape(4, 5))
-    assert chosen.logps.tolist() == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    batch = collate([pair("a", 2, 3, 1), pair("b", 1, 1, 2)], True, CPU)
+    chosen, rejected = batch.responses(torch.arange(1.0, 8.0))
+    assert chosen.logps.tolist() == [[1, 2, 3], [5, 0, 0]]
+    assert rejected.logps.tolist() == [[4, 0, 0], [6, 7, 0]]
     assert rejected.lengths.tolist() == [1.5, 2.5]
     assert rejected.ref_logps is not None
-    assert rejected.ref_logps[1].tolist() == [0, -1, -2, 0, 0]
+    assert rejected.ref_logps[1].tolist() == [-1, -2, 0]
+    assert chosen.mask.tolist() == [[True, True, True], [True, False, False]]
 
 
-def test_pairs_of_like_length_share_a_micro_batch_and_fillers_follow() -> None:
-    pairs = [pair(name, 2, length, 1) for name, length in (("a", 3), ("b", 9), ("c", 4), ("d", 8), ("e", 1))]
-    batches = micro_batches(pairs, 2, CPU, count=5)
-    assert [[one.pair_id for one in batch.pairs] for batch in batches] == [["b", "d"], ["c", "a"], ["e"], [""], [""]]
-    assert [batch.pair_weights.tolist() for batch in batches] == [[1, 1], [1, 1], [1], [0], [0]]
+def test_groups_stay_within_the_budget_and_a_long_pair_is_alone() -> None:
+    pairs = [pair(name, 2, length, 1) for name, length in (("a", 3), ("b", 20), ("c", 4), ("d", 8), ("e", 1))]
+    for share, budget in ((True, 13), (False, 15)):
+        groups = split_pairs(pairs, budget, share)
+        assert sorted(one.pair_id for group in groups for one in group) == list("abcde")
+        assert [one.pair_id for one in groups[0]] == ["b"]
+        for group in groups[1:]:
+            assert collate(group, share, CPU).row.input_ids.numel() <= budget
+        assert len(groups) == 4
+    assert split_pairs([], 13, True) == []
 
 
-def test_no_pairs_are_no_micro_batches() -> None:
-    assert micro_batches([], 2, CPU) == []
+def test_a_filler_has_no_weight() -> None:
+    assert filler(CPU).pair_weights.tolist() == [0]
+    assert filler(CPU).mask.tolist() == [[True], [True]]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.distributed.checkpoint import FileSystemReader
 
 from pipeline.errors import CheckpointError
 from pipeline.train.checkpoint import Best, Checkpoints, TrainState, differences
@@ -62,6 +63,34 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
     for step in range(1, 7):
         checkpoints.save(*trained(0), state(step, Best(2, 0.5) if step >= 2 else None))
     assert checkpoints.steps() == [2, 5, 6]
+
+
+def test_as_many_as_wanted_are_kept(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, DEPENDS, keep=1)
+    for step in range(1, 4):
+        checkpoints.save(*trained(0), state(step, Best(1, 0.5)))
+    assert checkpoints.steps() == [1, 3]
+
+
+def test_frozen_weights_are_not_saved_and_stay_as_they_are(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, DEPENDS)
+    model, optimizer = trained(3)
+    model[0].requires_grad_(False)
+    model.append(model[0])  # a second name of the same weights
+    checkpoints.save(model, optimizer, state(3))
+    names = FileSystemReader(tmp_path / "step-00000003").read_metadata().state_dict_metadata
+    assert {name for name in names if name.startswith("model.")} == {"model.1.weight", "model.1.bias"}
+
+    other, other_optimizer = trained(0)
+    other[0].requires_grad_(False)
+    other.append(other[0])
+    before = other[0].weight.clone()
+    checkpoints.load(3, other, other_optimizer)
+    assert torch.equal(other[0].weight, before)
+    assert torch.equal(other[1].weight, model[1].weight)
+    other[0].requires_grad_(True)
+    with pytest.raises(CheckpointError, match=r"step-00000003: not readable"):
+        checkpoints.load_model(3, other)  # a weight that is trained here and is not there
 
 
 @pytest.mark.parametrize("moment", ["before the weights", "before the state", "before the name"])

@@ -49,7 +49,7 @@ def project(root: Path, start: Manifest) -> Path:
 
 
 def write_params(root: Path, params: dict[str, Any]) -> None:
-    runtime = {"processes": 2, "threads": 1, "micro_batch_pairs": 1, "device": "cpu"}
+    runtime = {"processes": 2, "threads": 1, "micro_batch_tokens": 1, "device": "cpu"}
     with (root / "params.yaml").open("w") as stream:
         YAML().dump({"train": params, "runtime": runtime}, stream)
 
@@ -120,7 +120,7 @@ def test_a_worker_s_error_is_the_stage_s_error(project: Path, start: Manifest) -
 
 def alone(project: Path) -> Stage:
     """The stage in this process."""
-    return Stage("train", project, RuntimeParams(device="cpu", threads=1, micro_batch_pairs=2))
+    return Stage("train", project, RuntimeParams(device="cpu", threads=1, micro_batch_tokens=48))
 
 
 def test_what_dvc_deleted_is_published_again_without_training(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from pipeline.io.parquet import write_table
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest, describe_files
+from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.base import RESPONSES
@@ -93,8 +94,8 @@ def make_rows(start: Manifest, pairs: int, seed: int = 0, prefix: str = "pair", 
         rows["aligned"].append(aligned_row)
     model = LogProbModel(load_model(start, dtype, "cpu"))
     for row in rows["tokens"]:
-        sequences = [(row["prompt_ids"], row[f"{name}_ids"]) for name in RESPONSES]
-        chosen, rejected = response_logps(model, sequences, 4096)
+        item = Prompted(row["prompt_ids"], [row[f"{name}_ids"] for name in RESPONSES])
+        [[chosen, rejected]] = response_logps(model, [item], 4096)
         rows["reference"].append(
             {"pair_id": row["pair_id"], "chosen_logps": chosen.tolist(), "rejected_logps": rejected.tolist()}
         )
@@ -121,7 +122,7 @@ def make_job(
     chosen = TrainParams(**{**PARAMS, **(params or {})})
     return Job(
         chosen,
-        RuntimeParams(**{"device": "cpu", "threads": 1, "micro_batch_pairs": 2, **(runtime or {})}),
+        RuntimeParams(**{"device": "cpu", "threads": 1, "micro_batch_tokens": 48, **(runtime or {})}),
         PairArtifacts.below(root / "data"),
         start,
         root / "work",

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from pipeline.attention.architectures import longrope_boundaries
 from pipeline.attention.flops import LayerFlops
 from pipeline.attention.forward.capture import Capture, RowCapture
 from pipeline.attention.forward.path import Batch, LeftEarly, Pass
 from pipeline.attention.forward.rollout import RolloutCapture
 from pipeline.models.batching import token_batches
+from pipeline.models.rope import longrope_boundaries
 from pipeline.schemas.attention import ROLLOUT
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.attention.architectures import longrope_boundaries
 from pipeline.attention.backend import Judgement, JudgePrompt, describe
 from pipeline.errors import ConfigError, ModelError
+from pipeline.models.rope import longrope_boundaries
 
 TESTED = "0.32.0"
 COMPARED = 8

@@ -19,14 +19,25 @@ class CausalAttention:
     def __init__(self) -> None:
         self._mask: Tensor | None = None
 
-    def __call__(self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None) -> Tensor:
-        """query[1, H, n, d], key[1, Hkv, S, d], value[1, Hkv, S, d], n <= S; returns [1, H, n, d].
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        softcap: float | None,
+        window: int | None = None,
+    ) -> Tensor:
+        """query[1, H, n, d], key[1, Hkv, S, d], value[1, Hkv, S, d], n <= S; returns [1, H, n, d]. Differentiable.
 
-        Query i stands at position S - n + i and sees the keys up to it. `softcap` as in `attention_row`.
+        Query i stands at position S - n + i and sees the keys up to it, or the last `window` of them. `softcap`: c of
+        Gemma-2's c * tanh(scores / c).
         """
+        own, length = query.shape[2], key.shape[2]
+        if window is not None and window < length:
+            return self._windowed(query, key, value, scale, softcap, window)
         if softcap is not None:
             return softcapped_attention(query, key, value, scale, softcap)
-        own, length = query.shape[2], key.shape[2]
         if own == length:
             return _sdpa(query, key, value, scale, is_causal=True)
         if query.is_cuda:
@@ -42,6 +53,25 @@ class CausalAttention:
             seen = length - own + stop
             mask = self._corner(stop - start, seen, query)
             outputs.append(_sdpa(query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], scale, attn_mask=mask))
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
+
+    def _windowed(
+        self, query: Tensor, key: Tensor, value: Tensor, scale: float, softcap: float | None, window: int
+    ) -> Tensor:
+        """In blocks of queries, each over the keys that some of its queries see."""
+        own, before = query.shape[2], key.shape[2] - query.shape[2]
+        outputs = []
+        for start in range(0, own, QUERIES_PER_BLOCK):
+            stop = min(start + QUERIES_PER_BLOCK, own)
+            first, last = max(0, before + start - window + 1), before + stop
+            places = torch.arange(first, last, device=query.device)
+            queries = torch.arange(before + start, last, device=query.device)[:, None]
+            visible = ((places <= queries) & (places > queries - window))[None, None]
+            block = query[:, :, start:stop], key[:, :, first:last], value[:, :, first:last]
+            if softcap is None:
+                outputs.append(_sdpa(*block, scale, attn_mask=visible))
+            else:
+                outputs.append(softcapped_attention(*block, scale, softcap, visible))
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=2)
 
     def _corner(self, queries: int, keys: int, like: Tensor) -> Tensor:
