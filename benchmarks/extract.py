@@ -17,13 +17,10 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +28,7 @@ import numpy as np
 import torch
 
 from benchmarks.extract_sides import SIDES, arguments, parsed
+from benchmarks.process import Process, machine
 from benchmarks.workload import ROOT, SHAPES, open_workload, total_tokens
 from pipeline.attention.flops import peak_flops
 from pipeline.attention.vllm.check import PROBABILITY_TOLERANCE, ROW_TOLERANCE, row_difference
@@ -50,41 +48,10 @@ MEANING = {
 ULTRAFEEDBACK_PAIRS = 61_135
 
 
-class Process:
+def start(python: str, side: str, given: argparse.Namespace) -> Process:
     """One side at work."""
-
-    def __init__(self, python: str, side: str, given: argparse.Namespace) -> None:
-        self.side = side
-        shared = [word for name in WORKLOAD for word in (f"--{name.replace('_', '-')}", str(getattr(given, name)))]
-        self._process = subprocess.Popen(
-            [python, "-m", "benchmarks.extract_sides", side, *shared],
-            cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": str(given.threads)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
-            text=True,
-        )
-        self.chosen = self._answer()["chosen"]
-
-    def ask(self, *command: str) -> dict[str, Any]:
-        assert self._process.stdin is not None
-        self._process.stdin.write(" ".join(command) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.side} ended with status {self._process.wait()}; BENCH_VERBOSE=1 shows why")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    shared = [word for name in WORKLOAD for word in (f"--{name.replace('_', '-')}", str(getattr(given, name)))]
+    return Process(side, [python, "-m", "benchmarks.extract_sides", side, *shared], given.threads)
 
 
 @dataclass(frozen=True)
@@ -171,8 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sides = {}
         for side in wanted:
-            sides[side] = Process(given.vllm_python if side == "vllm" else sys.executable, side, given)
-            print(f"{side}: ready {sides[side].chosen}", flush=True)
+            sides[side] = start(given.vllm_python if side == "vllm" else sys.executable, side, given)
+            print(f"{side}: ready {sides[side].ready['chosen']}", flush=True)
         facts = {side: process.ask("check", f"{folder}/{side}.npz") for side, process in sides.items()}
         apart = differences(Path(folder), wanted, given.dtype)
     seconds: dict[str, list[float]] = {side: [] for side in wanted}
@@ -201,7 +168,7 @@ def main() -> None:
         "longest_prompt": alone,
         "seconds": seconds,
         "peaks_mib": peaks,
-        "chosen": {side: process.chosen for side, process in sides.items()},
+        "chosen": {side: process.ready["chosen"] for side, process in sides.items()},
         "differences": {side: each.share for side, each in apart.items()},
         "largest_absolute_differences": {side: each.absolute for side, each in apart.items()},
         "meaning": MEANING,
@@ -220,20 +187,6 @@ def main() -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result))
-
-
-def machine(device: str) -> dict[str, Any]:
-    """What the figures belong to."""
-    model = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    return {
-        "cpu": model,
-        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "transformers", "numpy")},
-    }
 
 
 if __name__ == "__main__":

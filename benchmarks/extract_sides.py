@@ -5,8 +5,6 @@ It answers commands on standard input, one JSON line each: `check FILE` writes r
 """
 
 import argparse
-import ctypes
-import gc
 import json
 import os
 import sys
@@ -18,9 +16,9 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
-import psutil
 import torch
 
+from benchmarks.memory import Memory, wait
 from benchmarks.workload import ROOT, Workload, open_judge, open_workload
 from pipeline.attention.backend import JudgePrompt, Usage
 from pipeline.attention.transformers_backend import TransformersBackend
@@ -31,7 +29,6 @@ TUNING_PROMPTS = {"cpu": 12, "cuda": 128}
 TUNING_ROUNDS = 2
 VLLM_BUDGET = 8192
 BUDGETS = {"cpu": (1024, 2048, 4096, 8192), "cuda": (8192, 16_384, 32_768, 65_536)}
-MIB = 2**20
 
 Found = dict[str, Any]
 """`rows`: per prompt the scores of both responses one after the other; `probs`: per prompt P(A), P(B)."""
@@ -72,7 +69,7 @@ class Side:
     def _seconds(self) -> float:
         began = time.perf_counter()
         self.run(self.workload.prompts[: self.given.tuning_prompts])
-        _wait(self.given.device)
+        wait(self.given.device)
         return time.perf_counter() - began
 
 
@@ -202,43 +199,6 @@ def save(path: str | Path, found: Found) -> None:
     np.savez(path, rows=np.concatenate(found["rows"]), lengths=lengths, probs=np.stack(found["probs"]))
 
 
-class Memory:
-    """The most memory held above the loaded model: by the process (its high-water mark), or by the CUDA allocator."""
-
-    def __init__(self, device: str) -> None:
-        self._cuda = device == "cuda"
-        _give_back()
-        self._base = torch.cuda.memory_allocated() if self._cuda else psutil.Process().memory_info().rss
-
-    def reset(self) -> None:
-        """Forget the mark so far, and what the allocators hold unused."""
-        _give_back()
-        if self._cuda:
-            torch.cuda.reset_peak_memory_stats()
-        else:
-            Path("/proc/self/clear_refs").write_text("5")  # VmHWM := VmRSS
-
-    def above_base(self) -> float:
-        """MiB."""
-        if self._cuda:
-            return (torch.cuda.max_memory_allocated() - self._base) / MIB
-        status = Path("/proc/self/status").read_text()
-        high = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-        return (high * 1024 - self._base) / MIB
-
-
-def _give_back() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    ctypes.CDLL(None).malloc_trim(0)
-
-
-def _wait(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
 def arguments() -> argparse.ArgumentParser:
     """What the sides and their driver share."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -285,7 +245,7 @@ def serve() -> None:
         elif command == "run":
             began = time.perf_counter()
             side.run(workload.prompts)
-            _wait(given.device)
+            wait(given.device)
             answer = {"seconds": time.perf_counter() - began}
         elif command == "peak":
             answer = {"mib": memory.above_base()}
