@@ -60,6 +60,23 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
         )
     if runtime and extract:
         found += _backend_cannot(runtime, extract)
+    if runtime and train and runtime.attention == "flash_attention_2":
+        found += _flash_attention_cannot(runtime, train)
+    return found
+
+
+def _flash_attention_cannot(runtime: Any, train: Any) -> list[str]:
+    found = []
+    if train.dtype == "float32":
+        found.append(
+            "runtime.attention: flash_attention_2 has no float32; set reference.dtype and train.dtype to bfloat16, or"
+            " runtime.attention: segments"
+        )
+    if runtime.share_prompts:
+        found.append(
+            "runtime.attention: flash_attention_2 has no shared prompts; set runtime.share_prompts: false, or"
+            " runtime.attention: segments"
+        )
     return found
 
 

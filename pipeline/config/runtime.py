@@ -27,7 +27,7 @@ class RuntimeParams(Section):
     threads: Count | None = None
     """CPU threads of torch; none: torch's own choice."""
     token_budget: Count = 8192
-    """Tokens, padding included, in one forward batch of `extract` and `reference`; under vLLM, tokens in one step.
+    """Tokens in one forward batch of `extract`, `reference` and `evaluate`; under vLLM, tokens in one step.
     Attention rollout keeps the queries and keys of all layers of a batch, and wants fewer."""
     workers: Count | None = None
     """Processes of `extract` and `reference`; none: one for each CUDA device (with `tensor_parallel`: for each group of
@@ -47,7 +47,7 @@ class RuntimeParams(Section):
     """Activations that are computed again in the backward pass instead of kept: of every decoder block (full), or of
     every n-th."""
     offload_activations: bool = False
-    """Keep what the backward pass needs in the memory of the CPU; with CUDA alone."""
+    """Keep what the backward pass needs in the memory of the CPU. Of use with CUDA alone."""
     compile: bool = False
     """Compile the decoder blocks with torch.compile: minutes at the start, fewer passes over memory in every step."""
     keep_checkpoints: Count = 2

@@ -24,14 +24,16 @@ from pipeline.models.load import context_length, load_config, load_tokenizer
 from pipeline.models.logps import SUPPORTED_MODEL_TYPES
 from pipeline.models.manifest import Manifest
 from pipeline.models.resolve import resolve
+from pipeline.models.rope import longrope_boundaries
+from pipeline.train.trackers import check_installed
 from pipeline.weights.choose import choose_heads
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 TRAINED_BYTES = 16
 """Per parameter, in float32: master weight, gradient and the two moments of AdamW."""
-CHECKPOINTS = 3
-"""Last two and best; each holds weights and moments."""
+CHECKPOINT_BYTES = 12
+"""Per parameter: the same without the gradient. Adapters are a hundredth of a model, and not counted."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def examine(root: Path) -> Iterator[Finding]:
     for role, ref in (("judge", models.judge), ("start", models.start_ref)):
         yield from _model(role, ref, sections, root, sizes)
     yield from _memory(sections, sizes)
-    yield from _disk(root, sizes)
+    yield from _disk(root, sizes, sections)
 
 
 def _data(sections: dict[str, Any], root: Path) -> Iterator[Finding]:
@@ -134,6 +136,19 @@ def _start_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
                 f"model.start: log-probs of {config.model_type!r} are not supported: {SUPPORTED_MODEL_TYPES}"
             )
 
+    def short_enough() -> None:
+        longest = min(longrope_boundaries(config), default=None)
+        if longest is not None and sections["tokenize"].max_tokens > longest:
+            raise PipelineError(
+                f"tokenize.max_tokens: {sections['tokenize'].max_tokens} is beyond {longest}, from where on this start"
+                f" rotates all positions by other frequencies (longrope); lower it to {longest}"
+            )
+
+    yield (
+        lambda: check_installed(sections["runtime"].trackers),
+        "runtime.trackers: installed, or none wanted",
+    )
+    yield short_enough, "tokenize.max_tokens: within what one rotary embedding serves"
     yield known, f"model.start: log-probs of {config.model_type} are known"
     yield (
         lambda: Chat(load_tokenizer(manifest), manifest.chat_template, role="start").end_of_turn_id,
@@ -155,7 +170,9 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
         needs["extract"] = workers * sizes["judge"] * BYTES[sections["extract"].dtype]
     if "start" in sizes:
         processes = sections["runtime"].processes if device.type == "cuda" else 1
-        needs["train"] = sizes["start"] * TRAINED_BYTES // processes
+        train = sections["train"]
+        copy = BYTES[train.dtype] if train.lora or train.dtype != "float32" else 0
+        needs["train"] = sizes["start"] * (copy + (0 if train.lora else TRAINED_BYTES)) // processes
     for stage, need in needs.items():
         level: Literal["ok", "warning"] = "ok" if need < 0.9 * free else "warning"
         yield Finding(
@@ -164,9 +181,13 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
         )
 
 
-def _disk(root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
+def _disk(root: Path, sizes: dict[str, int], sections: dict[str, Any]) -> Iterator[Finding]:
     free = shutil.disk_usage(root).free
-    need = sizes.get("start", 0) * (4 + 12 * CHECKPOINTS)
+    train = sections["train"]
+    # Besides the newest: the best, and the one that is being written before an old one goes.
+    kept = 0 if train.lora else sections["runtime"].keep_checkpoints + 2
+    policy = 0 if train.lora and not train.lora.merge else BYTES[train.dtype]
+    need = sizes.get("start", 0) * (policy + CHECKPOINT_BYTES * kept)
     level: Literal["ok", "warning"] = "ok" if need < free else "warning"
     yield Finding(level, f"disk: policy and checkpoints take up to {need / GIB:.1f} GiB; {free / GIB:.1f} GiB are free")
 

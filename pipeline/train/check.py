@@ -11,7 +11,7 @@ from pipeline.errors import ModelError, NonFiniteError
 from pipeline.train.batch import MicroBatch
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.5}
-"""Largest difference of one token's log-prob. bfloat16 activations depend on how sequences are padded together
+"""Largest difference of one token's log-prob. bfloat16 activations depend on what is computed together
 (measured: up to 0.16)."""
 _SHOWN = 10
 

@@ -44,7 +44,7 @@ def add_adapters(model: PreTrainedModel, params: LoraParams, seed: int) -> None:
         task_type=TaskType.CAUSAL_LM,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed % 2**63)
         inject_adapter_in_model(config, model, ADAPTER)
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -56,6 +56,7 @@ def add_adapters(model: PreTrainedModel, params: LoraParams, seed: int) -> None:
 def adapter_off(model: nn.Module) -> Iterator[None]:
     """Within it the model is its start: the reference, without a second model. No gradient is recorded.
 
+    For objectives that need the reference's logits, not its cached log-probs alone.
     Leave it before a backward pass that recomputes activations: what is recomputed must be what was computed.
     """
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]

@@ -92,6 +92,8 @@ class Training:
         self.dtype = DTYPES[params.dtype]
         runtime = job.runtime
         shard_policy(self.policy, self.dtype, device, runtime.activation_checkpointing, runtime.compile)
+        if runtime.offload_activations and device.type == "cpu":
+            _log.warning("runtime.offload_activations copies activations for nothing where the model is on the CPU")
         self._learner = Learner(self.policy, objective, params, self._steps, runtime, device)
         if whole:
             _log.info("resuming train: step %d of %d from %s", self.state.step, self._steps, job.work)
@@ -230,6 +232,11 @@ def _local_device(runtime: RuntimeParams) -> torch.device:
     threads = runtime.threads if runtime.threads or processes == 1 else max(1, (os.cpu_count() or 1) // processes)
     device = choose_device(runtime.device, threads)
     if device.type == "cuda":
+        if processes > torch.cuda.device_count():
+            raise ConfigError(
+                f"runtime.processes: {processes} is more than the {torch.cuda.device_count()} visible CUDA devices; lower"
+                " it"
+            )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     return device

@@ -17,6 +17,11 @@ from tests.config.test_config import write
         ({"runtime.tensor_parallel": 2}, r"runtime\.tensor_parallel: 2 is for runtime\.backend: vllm alone"),
         ({"runtime.backend": "abacus"}, r"runtime\.backend: .*'transformers' or 'vllm'"),
         ({"runtime.vllm_kv_cache_gib": 0}, r"runtime\.vllm_kv_cache_gib: .*greater than 0"),
+        (
+            {"runtime.attention": "flash_attention_2", "runtime.share_prompts": False},
+            r"runtime\.attention: flash_attention_2 has no float32",
+        ),
+        ({"runtime.attention": "flash_attention_2"}, r"no shared prompts; set runtime\.share_prompts: false"),
         ({"runtime.gpu_memory_utilization": 1.5}, r"runtime\.gpu_memory_utilization: .*less than or equal to 1"),
     ],
 )

@@ -60,6 +60,7 @@ class PackedAttention:
         return {"attention_mask": make(row)}
 
 
+@torch.compiler.disable
 def packed_segments(
     module: nn.Module,
     query: Tensor,
@@ -76,7 +77,8 @@ def packed_segments(
 ) -> tuple[Tensor, None]:
     """An attention function in the sense of transformers' AttentionInterface.
 
-    query[1, H, N, d], key and value [1, Hkv, N, d]; the output is [1, N, H, d]. Differentiable.
+    query[1, H, N, d], key and value [1, Hkv, N, d]; the output is [1, N, H, d]. Differentiable. Never compiled: no two
+    rows have the same segments, and each would be compiled anew.
     """
     biases = sorted(name for name in ("s_aux", "position_bias") if kwargs.get(name) is not None)
     if biases or attention_mask is not None:

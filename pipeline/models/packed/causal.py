@@ -92,8 +92,8 @@ def _lower_right(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Ten
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, scale: float, **how: object) -> Tensor:
     groups = query.shape[1] // key.shape[1]
-    if groups > 1 and query.is_cuda and query.dtype == torch.float32:
-        # What float32 gets there, the memory-efficient kernel, has no grouped-query heads.
+    if groups > 1 and query.is_cuda and (query.dtype == torch.float32 or type(how.get("attn_mask")) is Tensor):
+        # What float32 and masks get there, the memory-efficient kernel, has no grouped-query heads.
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     return torch.nn.functional.scaled_dot_product_attention(
         query,
