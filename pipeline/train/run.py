@@ -232,11 +232,8 @@ def _local_device(runtime: RuntimeParams) -> torch.device:
     threads = runtime.threads if runtime.threads or processes == 1 else max(1, (os.cpu_count() or 1) // processes)
     device = choose_device(runtime.device, threads)
     if device.type == "cuda":
-        if processes > torch.cuda.device_count():
-            raise ConfigError(
-                f"runtime.processes: {processes} is more than the {torch.cuda.device_count()} visible CUDA devices; lower"
-                " it"
-            )
+        if processes > (devices := torch.cuda.device_count()):
+            raise ConfigError(f"runtime.processes: {processes} is more than the {devices} CUDA devices here; lower it")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
     return device
