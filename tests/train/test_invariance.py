@@ -1,11 +1,13 @@
 """One trajectory: a plain PyTorch loop over padded rows, and every way in which the trainer can arrange the work."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM, get_cosine_schedule_with_warmup
@@ -109,6 +111,23 @@ def test_every_way_gives_the_padded_loop_s_losses(
             (root / name / "data").symlink_to(root / "data")
             found = [line["train/loss"] for line in run_training(job).history]
             assert found == pytest.approx(expected, abs=TOLERANCE)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_compiled_blocks_give_the_padded_loop_s_losses(
+    root: Path, start: Manifest, expected: list[float], checkpointing: str
+) -> None:
+    """Rows of ever other segments compile once: attention stays outside."""
+    torch._dynamo.reset()
+    counts = torch._dynamo.utils.counters
+    counts.clear()
+    job = make_job(root, start, PARAMS, {"compile": True, "activation_checkpointing": checkpointing})
+    found = [line["train/loss"] for line in run_training(job).history]
+    assert found == pytest.approx(expected, abs=TOLERANCE)
+    assert counts["stats"]["unique_graphs"] > 0
+    assert not counts["unimplemented"]
+    assert counts["stats"]["unique_graphs"] <= 16  # parts of a block, with and without gradient: not one for each row
 
 
 def test_bfloat16_ways_agree(root: Path, start: Manifest) -> None:

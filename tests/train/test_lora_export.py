@@ -16,6 +16,7 @@ from pipeline.evaluate.models import load_policy
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest
+from pipeline.train.precision import DTYPES, ComputeWeights
 from pipeline.train.run import run_training
 from tests.train.lora import LEARN, LINEAR, LORA, logps, rough, training
 from tests.train.tiny import TEMPLATE, make_job, save_start
@@ -88,7 +89,7 @@ def test_evaluation_computes_the_policy_as_training_did(
 ) -> None:
     where = root if dtype == "float32" else rough
     job = replace(make_job(where, start, {**LEARN, "max_steps": 4, "dtype": dtype}), work=tmp_path / "work")
-    with training(job) as made:
+    with training(job) as made, ComputeWeights(made.policy, DTYPES[dtype]).standing_in():
         expected = logps(made.policy)
     run_training(job)
     policy = load_policy(job.work / "policy", start, dtype, CPU)
