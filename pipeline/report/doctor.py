@@ -172,7 +172,9 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
         processes = sections["runtime"].processes if device.type == "cuda" else 1
         train = sections["train"]
         copy = BYTES[train.dtype] if train.lora or train.dtype != "float32" else 0
-        needs["train"] = sizes["start"] * (copy + (0 if train.lora else TRAINED_BYTES)) // processes
+        held = sizes["start"] * (copy + (0 if train.lora else TRAINED_BYTES)) // processes
+        # Every process reads the whole model before it is sharded.
+        needs["train"] = max(held, sizes["start"] * BYTES[train.dtype if train.lora else "float32"])
     for stage, need in needs.items():
         level: Literal["ok", "warning"] = "ok" if need < 0.9 * free else "warning"
         yield Finding(
