@@ -25,7 +25,7 @@ from pipeline.train.learner import Learner
 from pipeline.train.lora import adapter_off, add_adapters
 from pipeline.train.run import Job, run_training
 from tests.train.lora import LEARN, LINEAR, LORA, items, logps, rough, training
-from tests.train.tiny import PARAMS, losses, make_job, make_rows
+from tests.train.tiny import PARAMS, interrupt_once, losses, make_job, make_rows
 
 __all__ = ["rough"]
 
@@ -185,16 +185,7 @@ def test_it_is_switched_on_again_after_an_error(start: Manifest) -> None:
 def test_a_resumed_run_goes_on_exactly(root: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     plain = replace(make_job(root, start, LEARN), work=root / "plain")
     expected = run_training(plain).history
-    done: list[int] = []
-    whole_step = Learner.step
-
-    def interrupted(self: Learner, index: int, pairs: Any) -> Any:
-        done.append(index)
-        if index == step and done.count(step) == 1:
-            raise KeyboardInterrupt
-        return whole_step(self, index, pairs)
-
-    monkeypatch.setattr(Learner, "step", interrupted)
+    done = interrupt_once(monkeypatch, step)
     job = make_job(root, start, LEARN)
     with pytest.raises(KeyboardInterrupt):
         run_training(job)

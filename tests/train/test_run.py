@@ -17,10 +17,9 @@ from pipeline.models.manifest import Manifest
 from pipeline.objectives import registry
 from pipeline.train.checkpoint import Checkpoints, TrainState
 from pipeline.train.fsdp import process_group
-from pipeline.train.learner import Learner
 from pipeline.train.run import Job, run_training
 from pipeline.train.stream import PairArtifacts
-from tests.train.tiny import SCHEMAS, TEMPLATE, loss_curves, losses, make_job, make_rows, write_split
+from tests.train.tiny import SCHEMAS, TEMPLATE, interrupt_once, loss_curves, losses, make_job, make_rows, write_split
 
 
 def finished(job: Job) -> TrainState:
@@ -147,16 +146,7 @@ def test_a_resumed_run_goes_on_exactly(
     root: Path, start: Manifest, plain_curve: list[float], monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     curves = loss_curves(make_job(root, start))
-    done: list[int] = []
-    whole_step = Learner.step
-
-    def interrupted(self: Learner, index: int, pairs: Any) -> Any:
-        done.append(index)
-        if index == step and done.count(step) == 1:
-            raise KeyboardInterrupt
-        return whole_step(self, index, pairs)
-
-    monkeypatch.setattr(Learner, "step", interrupted)
+    done = interrupt_once(monkeypatch, step)
     job = make_job(root, start)
     with pytest.raises(KeyboardInterrupt):
         run_training(job)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -23,6 +24,7 @@ from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.base import RESPONSES
 from pipeline.schemas.reference import REFERENCE
 from pipeline.schemas.tokens import TOKENS
+from pipeline.train.learner import Learner
 from pipeline.train.run import Job
 from pipeline.train.stream import PairArtifacts
 
@@ -129,6 +131,21 @@ def make_job(
         root / "curves",
         {"params": chosen.model_dump(), "inputs": {"tokens": "t"}, "code": "c"},
     )
+
+
+def interrupt_once(monkeypatch: pytest.MonkeyPatch, step: int) -> list[int]:
+    """The first time that training comes to a step, it is interrupted. Returns the steps that are begun from now on."""
+    begun: list[int] = []
+    whole_step = Learner.step
+
+    def interrupted(self: Learner, index: int, pairs: Any) -> Any:
+        begun.append(index)
+        if index == step and begun.count(step) == 1:
+            raise KeyboardInterrupt
+        return whole_step(self, index, pairs)
+
+    monkeypatch.setattr(Learner, "step", interrupted)
+    return begun
 
 
 def losses(history: Sequence[Mapping[str, float]]) -> list[float]:
