@@ -1,6 +1,7 @@
 """Greedy answers of start and policy to the prompts of `evaluate.prompts`."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
@@ -17,8 +18,8 @@ def answers_before_and_after(
     chat: Chat,
     prompts: Sequence[str],
     max_new_tokens: int,
-) -> list[dict[str, str]]:
-    """`prompt`, `before` and `after` of each prompt, given as one user turn.
+) -> list[dict[str, Any]]:
+    """`prompt`, `before`, `after` and `tokens` (of the latter) of each prompt, given as one user turn.
 
     Raises ConfigError where the chat template refuses a prompt.
     """
@@ -28,6 +29,6 @@ def answers_before_and_after(
     except TemplateRefusal as refusal:
         raise ConfigError(f"evaluate.prompts: the chat template cannot express a prompt: {refusal}") from refusal
     return [
-        {"prompt": prompt, "before": first, "after": second}
+        {"prompt": prompt, "before": first.text, "after": second.text, "tokens": second.tokens}
         for prompt, first, second in zip(prompts, before, after, strict=True)
     ]

@@ -4,8 +4,7 @@ The head's matrix product, softmax and gather run over a block of logits at a ti
 whatever the model's dtype: bfloat16 logits alone put an error of 0.06 to 0.12 on a log-probability.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from pipeline.errors import ModelError
+from pipeline.models.head import LOGITS_AT_ONCE, HeadGradients, blocks, head_logits, softcap_slope
+from pipeline.models.kls import token_kls
 from pipeline.models.packed.attention import PackedAttention
 from pipeline.models.packed.layout import PackedRow
 from pipeline.models.rope import longrope_boundaries
@@ -21,10 +22,16 @@ from pipeline.models.rope import longrope_boundaries
 # their logits (Cohere, Granite) or add to them: a wrong log-probability looks like a right one, so they are refused.
 SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
 
-LOGITS_AT_ONCE = 2**24
-"""64 MiB of float32."""
-TOKENS_AT_ONCE = 4096
-"""So many share a block, so that its part of the vocabulary is wide enough for fast products."""
+
+class Reference(Protocol):
+    """A model beside the policy whose distributions over the same vocabulary it is compared with."""
+
+    @property
+    def head(self) -> nn.Linear:
+        """From hidden states [M, H] to logits [M, V], before a soft-cap."""
+
+    def hidden(self, row: PackedRow) -> Tensor:
+        """As LogProbModel.hidden."""
 
 
 class LogProbModel(nn.Module):
@@ -55,17 +62,37 @@ class LogProbModel(nn.Module):
         self._attention = PackedAttention(model, attention)
         self._longest = min(longrope_boundaries(model.config), default=None)
 
-    def forward(self, row: PackedRow) -> Tensor:
-        """Log-probability of every response token given all before it in its sequence: float32 [M]."""
-        head = self.model.lm_head
-        return token_logps(
-            self.hidden(row),
+    def forward(self, row: PackedRow, reference: Reference | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        """Log-probability of every response token given all before it in its sequence: float32 [M].
+
+        With a reference also KL(pi_ref || pi_theta) of the next token where each token stands: a pair of float32 [M].
+        It is of the same architecture, reads the same row, and gets no gradient. Raises ValueError where its
+        vocabulary has another size.
+        """
+        hidden, head, softcap = self.hidden(row), self.head, self._softcap
+        logps = token_logps(
+            hidden, head.weight, row.targets, bias=head.bias, softcap=softcap, logits_at_once=self.logits_at_once
+        )
+        if reference is None:
+            return logps
+        with torch.no_grad():
+            ref_hidden = reference.hidden(row)
+        kls = token_kls(
+            hidden,
             head.weight,
-            row.targets,
+            ref_hidden,
+            reference.head.weight,
             bias=head.bias,
-            softcap=getattr(self.model.config, "final_logit_softcapping", None),
+            ref_bias=reference.head.bias,
+            softcap=softcap,
             logits_at_once=self.logits_at_once,
         )
+        return logps, kls
+
+    @property
+    def head(self) -> nn.Linear:
+        """From hidden states [M, H] to logits [M, V], before a soft-cap."""
+        return self.model.lm_head
 
     def hidden(self, row: PackedRow) -> Tensor:
         """The hidden states [M, H], after the final norm, that predict the row's response tokens."""
@@ -88,9 +115,12 @@ class LogProbModel(nn.Module):
 
         For few positions at a time: nothing here is chunked.
         """
-        head = self.model.lm_head
-        softcap = getattr(self.model.config, "final_logit_softcapping", None)
-        return _logits(hidden, head.weight, head.bias, softcap).log_softmax(-1)
+        head = self.head
+        return head_logits(hidden, head.weight, head.bias, self._softcap).log_softmax(-1)
+
+    @property
+    def _softcap(self) -> float | None:
+        return getattr(self.model.config, "final_logit_softcapping", None)
 
 
 def token_logps(
@@ -132,66 +162,36 @@ class _TokenLogps(torch.autograd.Function):
         logits_at_once: int,
     ) -> Tensor:
         chosen = hidden.new_zeros(len(hidden), dtype=torch.float32)
-        normalizers = hidden.new_full((len(hidden),), float("-inf"), dtype=torch.float32)
+        # Summed over blocks in float64: in float32 a hundred narrow blocks put 1e-5 on it.
+        normalizers = hidden.new_full((len(hidden),), float("-inf"), dtype=torch.float64)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows, words in _blocks(len(hidden), len(weight), logits_at_once):
-                logits = _logits(hidden[rows], weight[words], None if bias is None else bias[words], softcap)
-                normalizers[rows] = torch.logaddexp(normalizers[rows], logits.logsumexp(-1))
+            for rows, words in blocks(len(hidden), len(weight), logits_at_once):
+                logits = head_logits(hidden[rows], weight, bias, softcap, words)
+                normalizers[rows] = torch.logaddexp(normalizers[rows], logits.logsumexp(-1).double())
                 column, inside = _columns(targets[rows], words)
                 chosen[rows] += logits.gather(1, column)[:, 0] * inside
-        ctx.save_for_backward(hidden, weight, bias, targets, normalizers)
+        ctx.save_for_backward(hidden, weight, bias, targets, normalizers.float())
         ctx.softcap, ctx.logits_at_once = softcap, logits_at_once
-        return chosen - normalizers
+        return (chosen - normalizers).float()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logps: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normalizers = ctx.saved_tensors
-        wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
-        grad_hidden = torch.zeros_like(hidden, dtype=torch.float32) if wants_hidden else None
-        # In float32 where several blocks of tokens add to it.
-        kind = weight.dtype if len(hidden) <= TOKENS_AT_ONCE else torch.float32
-        grad_weight = torch.zeros_like(weight, dtype=kind) if wants_weight else None
-        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if wants_bias else None
+        grads = HeadGradients(hidden, weight, bias, ctx.needs_input_grad)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows, words in _blocks(len(hidden), len(weight), ctx.logits_at_once):
-                logits = _logits(hidden[rows], weight[words], None if bias is None else bias[words], ctx.softcap)
+            for rows, words in blocks(len(hidden), len(weight), ctx.logits_at_once):
+                logits = head_logits(hidden[rows], weight, bias, ctx.softcap, words)
                 grad = _logits_grad(logits, normalizers[rows], targets[rows], words, grad_logps[rows], ctx.softcap)
-                if grad_bias is not None:
-                    grad_bias[words] += grad.sum(0)
-                # From here on in the type of the weights: products of a bfloat16 model are bfloat16 in its body too.
-                grad = grad.to(weight.dtype)
-                if grad_hidden is not None:
-                    grad_hidden[rows] += grad @ weight[words]
-                if grad_weight is not None:
-                    grad_weight[words] += grad.T @ hidden[rows].to(weight.dtype)
-        return (
-            None if grad_hidden is None else grad_hidden.to(hidden.dtype),
-            None if grad_weight is None else grad_weight.to(weight.dtype),
-            None if grad_bias is None else grad_bias.to(bias.dtype),
-            None,
-            None,
-            None,
-        )
-
-
-def _logits(hidden: Tensor, head: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """float32 logits [n, v], soft-capped."""
-    if not head.is_cuda or head.dtype == torch.float32 or hidden.dtype != head.dtype:
-        # Only CUDA makes float32 products of 16-bit factors without a copy.
-        logits = hidden.float() @ head.float().T
-    else:
-        logits = torch.mm(hidden, head.T, out_dtype=torch.float32)
-    if bias is not None:
-        logits += bias.float()
-    return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+                grads.add(rows, words, grad)
+        return *grads.sums(), None, None, None
 
 
 def _logits_grad(
     logits: Tensor, normalizers: Tensor, targets: Tensor, words: slice, grad_logps: Tensor, softcap: float | None
 ) -> Tensor:
     """Gradient [n, v] with respect to the logits before the soft-cap, float32; it takes the place of `logits`."""
-    slope = None if softcap is None else 1 - (logits / softcap).square_()
+    slope = softcap_slope(logits, softcap)
     grad = logits.sub_(normalizers[:, None]).exp_().mul_(-grad_logps[:, None])
     column, inside = _columns(targets, words)
     grad.scatter_add_(1, column, (grad_logps * inside)[:, None])
@@ -202,12 +202,3 @@ def _columns(targets: Tensor, words: slice) -> tuple[Tensor, Tensor]:
     """Each target's column in a block of the vocabulary [n, 1], and whether it lies there at all [n]."""
     column = (targets - words.start).clamp(0, words.stop - words.start - 1)
     return column[:, None], (targets >= words.start) & (targets < words.stop)
-
-
-def _blocks(tokens: int, vocabulary: int, logits_at_once: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of tokens × words, the words of the same tokens one after the other."""
-    for first in range(0, tokens, TOKENS_AT_ONCE):
-        rows = slice(first, min(first + TOKENS_AT_ONCE, tokens))
-        width = max(1, logits_at_once // (rows.stop - rows.start))
-        for start in range(0, vocabulary, width):
-            yield rows, slice(start, min(start + width, vocabulary))

@@ -11,7 +11,7 @@ def keep_freed_memory() -> None:
     """Tell glibc's malloc to hand freed blocks of any size to the next tensor instead of to the system.
 
     Otherwise every activation of a forward pass, and every gradient, is made of fresh pages, which the kernel has to
-    clear one by one: filling 500 MB takes ten times as long as filling them again. The process keeps its peak until it
+    clear one by one: filling 50 MB takes ten times as long as filling them again. The process keeps its peak until it
     ends. Nothing is done elsewhere than on Linux.
     """
     if sys.platform == "linux":

@@ -61,16 +61,17 @@ def evaluation_section(metrics: Mapping[str, Any], pairs: pa.Table, figures: Pat
     return "\n\n".join(
         [
             f"{metrics['pairs']:,} test pairs that training never saw, with {percent(metrics['confidence'], 0)}"
-            " bootstrap intervals over pairs. Weighted rewards are those of the objective that was trained, plain ones"
-            " β Σ rₜ as in DPO; ties count one half. Divergences are exact over the vocabulary, at the positions of the"
-            " data's responses; responses are not sampled from the policy.",
+            " bootstrap intervals over pairs. Weighted rewards are β |y| Σ aₜ rₜ of Eq. 5 with the run's weights"
+            " (without |y| where the objective has none), plain ones β Σ rₜ as in DPO; ties count one half. Divergences"
+            " are exact over the vocabulary, at the positions of the data's responses; responses are not sampled from"
+            " the policy.",
             table(["", "start", "policy", f"{percent(metrics['confidence'], 0)} interval"], rows),
             image("figures/evaluation.svg", "Accuracies with intervals, margins of pairs, log-prob shifts"),
         ]
     )
 
 
-def answers_section(answers: Sequence[Mapping[str, str]]) -> str:
+def answers_section(answers: Sequence[Mapping[str, Any]]) -> str:
     """Greedy answers of start and policy to the prompts in params."""
     if not answers:
         return "No prompts: give some in `evaluate.prompts`."
@@ -126,7 +127,7 @@ def _draw_shifts(axes: Axes, pairs: pa.Table) -> None:
     axes.set_ylabel("chosen, nats per token", color=COLORS["chosen"])
 
 
-def _answers_table(rows: Sequence[Sequence[str]], answers: Sequence[Mapping[str, str]]) -> str:
+def _answers_table(rows: Sequence[Sequence[str]], answers: Sequence[Mapping[str, Any]]) -> str:
     same = sum(answer["before"] == answer["after"] for answer in answers)
     note = f"\n\n{same} of {len(answers)} answers are the same." if same else ""
     return table(["prompt", "start", "policy"], rows, left=3) + note

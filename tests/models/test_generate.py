@@ -26,9 +26,10 @@ def default_model(root: Path, default_model_dir: Path) -> object:
 def test_the_default_model_knows_paris(default_model: object, default_tokenizer: PreTrainedTokenizerFast) -> None:
     chat = Chat(default_tokenizer)
     answers = greedy(default_model, default_tokenizer, chat, [PARIS, SUM], max_new_tokens=16)
-    assert "Paris" in answers[0]
+    assert "Paris" in answers[0].text
+    assert 0 < answers[0].tokens <= 16
     assert answers[1] == greedy(default_model, default_tokenizer, chat, [SUM], max_new_tokens=16)[0]
-    assert "<|im_end|>" not in answers[0]
+    assert "<|im_end|>" not in answers[0].text
 
 
 def test_equals_generate_and_ignores_the_generation_config() -> None:
@@ -46,7 +47,7 @@ def test_equals_generate_and_ignores_the_generation_config() -> None:
     )
     expected = tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
     model.generation_config.update(do_sample=True, temperature=3.0, repetition_penalty=5.0)
-    assert greedy(model, tokenizer, chat, [conversation], max_new_tokens=12) == [expected]
+    assert greedy(model, tokenizer, chat, [conversation], max_new_tokens=12) == [(expected, 12)]
 
 
 def test_stops_at_the_end_of_the_context() -> None:
@@ -57,7 +58,8 @@ def test_stops_at_the_end_of_the_context() -> None:
     conversation = [{"role": "user", "content": "Hello"}]
     config.max_position_embeddings = len(chat.encode(conversation)) + 3
     model = type(tiny.model("llama"))(config).eval()
-    assert len(tokenizer(greedy(model, tokenizer, chat, [conversation], 50)[0])["input_ids"]) <= 3 + 1
+    [answer] = greedy(model, tokenizer, chat, [conversation], 50)
+    assert answer.tokens <= 3
     config.max_position_embeddings -= 3
     with pytest.raises(ModelError, match="no room for an answer"):
         greedy(model, tokenizer, chat, [conversation], 50)

@@ -27,14 +27,14 @@ def reference(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tens
 
 
 @pytest.mark.parametrize(
-    ("tokens_at_once", "logits_at_once"), [(1, 10), (7, 100), (20, 1940), (1000, 300), (1000, 10**6)]
+    ("tokens_at_once", "logits_at_once"), [(1, 1), (1, 10), (7, 100), (20, 1940), (1000, 300), (1000, 10**6)]
 )
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_token_logps_against_float64(
     tokens_at_once: int, logits_at_once: int, softcap: float | None, with_bias: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.models.logps.TOKENS_AT_ONCE", tokens_at_once)
+    monkeypatch.setattr("pipeline.models.head.TOKENS_AT_ONCE", tokens_at_once)
     torch.manual_seed(0)
     values = [torch.randn(50, 16), torch.randn(97, 16), torch.randn(97) if with_bias else None]
     targets, upstream = torch.randint(97, (50,)), torch.randn(50)

@@ -1,0 +1,1 @@
+"""Token ids that follow prompts: greedy or sampled, many prompts at once."""
