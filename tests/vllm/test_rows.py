@@ -74,9 +74,9 @@ def test_a_cache_of_few_blocks_with_preemption_and_some_heads(opened, sample_pro
 
     preempted = []
     preempt = Scheduler._preempt_request
-    start = vllm_engine._start
+    start = vllm_engine.start_engine
     at_once = {"long_prefill_token_threshold": 32, "scheduler_reserve_full_isl": False}
-    monkeypatch.setattr(vllm_engine, "_start", lambda settings: start(settings | at_once))
+    monkeypatch.setattr(vllm_engine, "start_engine", lambda settings: start(settings | at_once))
     monkeypatch.setattr(
         Scheduler, "_preempt_request", lambda self, *args, **named: preempted.append(1) or preempt(self, *args, **named)
     )

@@ -72,7 +72,10 @@ def check_judge(config: Any, tensor_parallel: int) -> None:
             f"architecture `{name}` rotates prompts beyond {min(boundaries)} tokens by other frequencies than shorter "
             "ones (longrope), vLLM all alike; set `runtime.backend: transformers`"
         )
-    heads, key_heads = config.num_attention_heads, config.num_key_value_heads or config.num_attention_heads
+    heads, key_heads = (
+        config.num_attention_heads,
+        (getattr(config, "num_key_value_heads", None) or config.num_attention_heads) or config.num_attention_heads,
+    )
     if heads % tensor_parallel or (key_heads % tensor_parallel and tensor_parallel % key_heads):
         raise ConfigError(
             f"`runtime.tensor_parallel: {tensor_parallel}` does not divide the judge's {heads} heads and {key_heads} "

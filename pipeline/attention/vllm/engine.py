@@ -123,10 +123,10 @@ class VllmEngine:
             "worker_extension_cls": f"{AttentionRows.__module__}.{AttentionRows.__qualname__}",
             "disable_log_stats": True,
             "use_tqdm_on_load": False,
-            **_memory(device, kv_cache_gib, memory_share, len(layers) / (2 * num_layers)),
+            **memory_settings(device, kv_cache_gib, memory_share, len(layers) / (2 * num_layers)),
         }
         prepare_environment(tensor_parallel if device == "cpu" else 1)
-        self._llm = _start(settings)
+        self._llm = start_engine(settings)
         self._engine = self._llm.llm_engine
         self.context = int(self._engine.model_config.max_model_len)
         """Tokens of the longest prompt and the token after it."""
@@ -272,7 +272,7 @@ def split_spans(row: Row, spans: Sequence[tuple[int, int]]) -> list[Row]:
     return np.split(heads, np.cumsum(lengths)[:-1].tolist(), axis=1)
 
 
-def _memory(device: str, kv_cache_gib: float | None, share: float, mirrors: float) -> dict[str, Any]:
+def memory_settings(device: str, kv_cache_gib: float | None, share: float, mirrors: float) -> dict[str, Any]:
     """vLLM's memory settings; `mirrors`: what the captured keys take besides, as a share of its cache."""
     if kv_cache_gib is None and device == "cuda":
         return {"gpu_memory_utilization": share / (1 + mirrors)}
@@ -282,7 +282,7 @@ def _memory(device: str, kv_cache_gib: float | None, share: float, mirrors: floa
     return settings if device == "cuda" else settings | {"block_size": CPU_BLOCK}
 
 
-def _start(settings: dict[str, Any]) -> Any:
+def start_engine(settings: dict[str, Any]) -> Any:
     import torch._dynamo.config
 
     torch._dynamo.config.disable = True
