@@ -40,10 +40,10 @@ from pipeline.models.device import choose_device
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
-from pipeline.objectives.registry import find_objective
 from pipeline.schemas.base import RESPONSES
 from pipeline.train.fsdp import process_group, shard_policy
 from pipeline.train.learner import Learner
+from pipeline.train.objective import open_objective
 from pipeline.train.pairs import TrainedPair
 
 STEPS = 10**6
@@ -93,7 +93,7 @@ def _learner(
     model = LogProbModel(policy, attention=runtime.attention)
     dtype = getattr(torch, given.dtype)
     shard_policy(model, dtype, device, runtime.activation_checkpointing, runtime.compile)
-    return Learner(model, find_objective(params.objective), params, STEPS, runtime, device)
+    return Learner(model, open_objective(params), params, STEPS, runtime, device)
 
 
 def reference(given: argparse.Namespace, path: str) -> None:

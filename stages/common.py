@@ -1,5 +1,6 @@
 """What every stage does around its work: root, params, logs, metrics, shards, errors in plain words."""
 
+import json
 import logging
 import os
 import platform
@@ -19,9 +20,10 @@ from pipeline.config.base import Section
 from pipeline.config.check import check_all
 from pipeline.config.load import load_section
 from pipeline.config.runtime import RuntimeParams
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, ShardError
 from pipeline.io.atomic import write_json
 from pipeline.io.closure import code_digest
+from pipeline.io.digest import value_digest
 from pipeline.io.logs import start_logging, start_worker_logging
 from pipeline.io.processes import fair_threads
 from pipeline.io.refusal import Refusal
@@ -33,6 +35,8 @@ from pipeline.io.workers import run_workers
 if TYPE_CHECKING:
     import torch
 
+CODE = Path(__file__).resolve().parent.parent
+"""The folder that holds `pipeline/` and `stages/`; the root of a run may be another one."""
 S = TypeVar("S", bound=Section)
 _log = logging.getLogger(__name__)
 
@@ -55,6 +59,15 @@ class Stage:
         """A path below the root."""
         return self.root / relative
 
+    def need(self, name: str) -> dict[str, Any]:
+        """What the stage `needs` has written for this one."""
+        path = self.path(f"data/needs/{name}.json")
+        try:
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ShardError(f"{path}: {error}; make it with `dvc repro needs`") from None
+        return found
+
     def worker_devices(self, device: "torch.device", each: int = 1) -> list[tuple[str, ...]]:
         """For each process of a stage that runs a model, the CUDA devices that it sees; a worker has its own."""
         from pipeline.models.device import worker_devices
@@ -74,7 +87,7 @@ class Stage:
             depends={
                 "params": dict(params),
                 "inputs": dict(inputs),
-                "code": code_digest(self.root / "stages" / f"{self.name}.py", self.root),
+                "code": code_digest(CODE / "stages" / f"{self.name}.py", CODE),
             },
             facts={"versions": library_versions(), **(facts or {})},
             mixable=mixable or {},
@@ -117,11 +130,23 @@ def map_shards(
 
     A stage that `may_refuse` pairs writes `data/refused/<stage>.parquet`. Returns the refused pairs by reason.
     """
-    refused = stage.path(f"data/refused/{stage.name}.parquet") if may_refuse else None
-    with open_work(stage.root, run, outs, refused) as work:
+    with open_work(stage.root, run, outs, _refused(stage) if may_refuse else None) as work:
         with closing(_tally(stage, work, plan)) as tally:
             _make_shards(work, plan, _missing(work, plan), lambda: lambda split, shard, _: make(split, shard), tally)
         return work.publish({split: len(ranges) for split, ranges in plan.items()})
+
+
+def skip(stage: Stage, outs: Sequence[Out], plan: Plan, why: str, may_refuse: bool = False) -> None:
+    """Publish outs without a row, marked by `skipped` in their footers and in the stage's metrics; nothing is loaded.
+
+    `why`: who has no need of them. Their shards cover the same pairs as full ones would.
+    """
+    run = stage.run({"skipped": why}, {"plan": value_digest({split: list(of) for split, of in plan.items()})},
+                    facts={"skipped": why})  # fmt: skip
+    made = Made({out.name: out.schema.empty_table() for out in outs})
+    map_shards(stage, run, outs, plan, lambda split, shard: made, may_refuse)
+    stage.write_metrics({"skipped": why})
+    _log.info("nothing to do: %s", why)
 
 
 def map_model_shards(
@@ -132,7 +157,8 @@ def map_model_shards(
     open_maker: Callable[[], Maker],
     devices: Sequence[Sequence[str]],
     on_done: Callable[[Totals], None] | None = None,
-) -> None:
+    may_refuse: bool = False,
+) -> dict[str, int]:
     """Make every missing shard in one process for each entry of `devices`, then publish all.
 
     Args:
@@ -142,13 +168,14 @@ def map_model_shards(
         on_done: told what this run has made, if it made anything.
 
     In a worker this makes its share of the shards, and ends the process: what comes after is the launcher's.
+    Returns the refused pairs by reason; a stage that `may_refuse` pairs writes `data/refused/<stage>.parquet`.
     Raises PipelineError that names the failed workers, when the others have made their shares.
     """
     if stage.seat is not None:
         work = join_work(stage.root, run, outs)
         _make_shards(work, plan, stage.seat.shards(work.folder, run.key), open_maker, stage.seat)
         sys.exit(0)
-    with open_work(stage.root, run, outs) as work:
+    with open_work(stage.root, run, outs, _refused(stage) if may_refuse else None) as work:
         missing = _missing(work, plan)
         used = devices[: len(missing)]
         with closing(_tally(stage, work, plan, workers=max(1, len(used)))) as tally:
@@ -163,7 +190,11 @@ def map_model_shards(
                 _make_shards(work, plan, missing, open_maker, tally)
         if on_done and (totals := tally.totals()):
             on_done(totals)
-        work.publish({split: len(ranges) for split, ranges in plan.items()})
+        return work.publish({split: len(ranges) for split, ranges in plan.items()})
+
+
+def _refused(stage: Stage) -> Path:
+    return stage.path(f"data/refused/{stage.name}.parquet")
 
 
 def _missing(work: Work, plan: Plan) -> list[Item]:

@@ -35,7 +35,7 @@ def work(stage: Stage) -> None:
     answers = answers_before_and_after(start, policy, tokenizer, chat, params.prompts, params.max_new_tokens)
 
     rows: list[tuple[str, dict[str, float]]] = []
-    stream = open_optional_split(PairArtifacts.below(stage.path("data")), "test")
+    stream = open_optional_split(PairArtifacts.weighted(stage.path("data")), "test")
     if stream is not None:
         rows = _evaluate(stage, stream, LogProbModel(policy), LogProbModel(start), train)
     table = pairs_table(rows)

@@ -21,7 +21,7 @@ from pipeline.models.named import named_model
 from pipeline.schemas.attention import ATTENTION, VERDICTS
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.judge import JUDGE
-from stages.common import Made, Maker, Report, Stage, main, map_model_shards
+from stages.common import Made, Maker, Report, Stage, main, map_model_shards, skip
 
 _log = logging.getLogger("stages.extract")
 
@@ -29,9 +29,17 @@ _log = logging.getLogger("stages.extract")
 def work(stage: Stage) -> None:
     """Judge every prompt; then say how good the judge is."""
     params = stage.params("extract", ExtractParams)
-    manifest = named_model(stage.root, "judge")
     judge = Artifact(stage.path("data/judge"), JUDGE)
     shards = {split: judge.shards(split) for split in SPLITS}
+    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
+    outs = [
+        Out("attention", stage.path("data/attention"), ATTENTION),
+        Out("verdicts", stage.path("data/verdicts"), VERDICTS),
+    ]
+    if judge.skipped:
+        skip(stage, outs, plan, judge.skipped)
+        return
+    manifest = named_model(stage.root, "judge")
     config = load_config(manifest)
     depth = config.get_text_config().num_hidden_layers
     device = choose_device(stage.runtime.device, stage.runtime.threads)
@@ -73,11 +81,6 @@ def work(stage: Stage) -> None:
 
         return make
 
-    outs = [
-        Out("attention", stage.path("data/attention"), ATTENTION),
-        Out("verdicts", stage.path("data/verdicts"), VERDICTS),
-    ]
-    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
     devices = stage.worker_devices(device, each=stage.runtime.tensor_parallel)
 
     def on_done(totals: Totals) -> None:

@@ -19,7 +19,7 @@ from pipeline.weights.choose import MEAN_OVER_HEADS, RowsChosen, choose_rows
 from pipeline.weights.heads import mean_over_heads
 from pipeline.weights.rows import ScoredResponse, postprocess_rows
 from pipeline.weights.stats import WeightStatistics
-from stages.common import Made, Stage, main, map_shards
+from stages.common import Made, Stage, main, map_shards, skip
 
 READ_BY_STATISTICS = ["pair_id", "response", "layer", "head", "token_ids", "round_1", "round_2"]
 
@@ -29,6 +29,11 @@ def work(stage: Stage) -> None:
     params = stage.params("postprocess", PostprocessParams)
     attention = Artifact(stage.path("data/attention"), ATTENTION)
     shards = {split: attention.shards(split) for split in SPLITS}
+    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
+    out = Out("weights", stage.path("data/weights"), WEIGHTS)
+    if attention.skipped:
+        skip(stage, [out], plan, attention.skipped)
+        return
     chosen = cached_rows(attention, params)
 
     def make(split: str, shard: int) -> Made:
@@ -40,8 +45,7 @@ def work(stage: Stage) -> None:
     # The tables of most weighted tokens change metrics only, yet they are params of this stage.
     made_by = {name: attention.facts()[name] for name in ("model", "revision", "tokenizer", "dtype")}
     run = stage.run({**params.model_dump(), **asdict(chosen)}, {"attention": attention.digest}, facts=made_by)
-    out = Out("weights", stage.path("data/weights"), WEIGHTS)
-    map_shards(stage, run, [out], {split: [shard.rows for shard in of] for split, of in shards.items()}, make)
+    map_shards(stage, run, [out], plan, make)
 
     statistics = _no_statistics()
     for shard in shards["train"]:

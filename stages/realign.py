@@ -1,27 +1,32 @@
-"""Judge weights to the trained tokens: `data/aligned/`."""
+"""Weights of the trained tokens, from the judge's or from raw scores of their own: `data/aligned/`."""
 
 import logging
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.realign import RealignParams
+from pipeline.config.weights import SCORED, WeightsParams
 from pipeline.errors import ShardError
 from pipeline.io.artifact import Artifact, Shard
 from pipeline.io.lists import arrays_of, list_array
 from pipeline.io.parquet import read_table
-from pipeline.io.refusal import Refusal
+from pipeline.io.refusal import Refusal, positions_left
 from pipeline.io.work import Out
 from pipeline.realign.aligned import JudgeTokens, NotAligned, TrainTokens
+from pipeline.realign.flip import is_flipped
 from pipeline.realign.rows import AlignedPair, PairTokens, align_rows
+from pipeline.realign.trained import trained_rows
 from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
 from pipeline.schemas.refused import REFUSED
+from pipeline.schemas.scores import SCORES
 from pipeline.schemas.tokens import TOKENS
 from pipeline.schemas.weights import WEIGHTS
-from stages.common import Made, Stage, main, map_shards
+from stages.common import Made, Plan, Stage, main, map_shards
 
 EXPECTED_MATCH = 0.95
 """Share of tokens that the paper's Appendix D says are matched in most cases."""
@@ -29,10 +34,27 @@ _log = logging.getLogger("stages.realign")
 
 
 def work(stage: Stage) -> None:
-    """Carry every pair's weights over; warn where few tokens match."""
-    params = stage.params("realign", RealignParams)
-    weights = Artifact(stage.path("data/weights"), WEIGHTS)
+    """Weights of every pair; warn where few tokens match."""
+    params, source = stage.params("realign", RealignParams), stage.params("weights", WeightsParams)
     tokens = Artifact(stage.path("data/tokens"), TOKENS)
+    plan = {split: [shard.rows for shard in tokens.shards(split)] for split in SPLITS}
+    out = Out("aligned", stage.path("data/aligned"), ALIGNED)
+    if source.source == "judge":
+        by_characters, refused = _from_judge(stage, params, tokens, out, plan)
+    else:
+        by_characters, refused = False, _from_scores(stage, params, source, tokens, out, plan)
+    aligned = Artifact(out.path, ALIGNED)
+    metrics = {split: _metrics(aligned, split) for split in SPLITS}
+    stage.write_metrics({"source": source.source, "by_characters": by_characters, **metrics, "refused": refused})
+    for message in few_matched(metrics):
+        _log.warning(message)
+
+
+def _from_judge(
+    stage: Stage, params: RealignParams, tokens: Artifact, out: Out, plan: Plan
+) -> tuple[bool, dict[str, int]]:
+    """Carry the judge's weights over. Returns whether by characters, and the refused pairs by reason."""
+    weights = Artifact(stage.path("data/weights"), WEIGHTS)
     weight_shards = {split: weights.shards(split) for split in SPLITS}
     token_shards = {split: tokens.shards(split) for split in SPLITS}
     # Equal ids mean equal tokens only under one tokenizer; every artifact of tokens says under which it was made.
@@ -41,25 +63,55 @@ def work(stage: Stage) -> None:
     untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
 
     def make(split: str, shard: int) -> Made:
-        gone = {refusal["row"] for refusal in untokenized if refusal["split"] == split}
-        positions = [row for row in range(*token_shards[split][shard].rows) if row not in gone]
+        positions = positions_left(token_shards[split][shard].rows, split, untokenized)
         made, refused = _align_shard(weight_shards[split][shard], token_shards[split][shard], params, by_characters)
+        flipped = [
+            replace(pair, flipped=is_flipped(pair.pair_id, _flip(params, split), params.flip_seed)) for pair in made
+        ]
         return Made(
-            {"aligned": _table(made)},
+            {"aligned": _table(flipped)},
             [Refusal(split, positions[row], pair_id, no.reason, no.detail) for row, pair_id, no in refused],
         )
 
     run = stage.run(
         {**params.model_dump(), "by_characters": by_characters}, {"weights": weights.digest, "tokens": tokens.digest}
     )
-    out = Out("aligned", stage.path("data/aligned"), ALIGNED)
-    plan = {split: [shard.rows for shard in of] for split, of in token_shards.items()}
-    refused = map_shards(stage, run, [out], plan, make, may_refuse=True)
-    aligned = Artifact(out.path, ALIGNED)
-    metrics = {split: _metrics(aligned, split) for split in SPLITS}
-    stage.write_metrics({"by_characters": by_characters, **metrics, "refused": refused})
-    for message in few_matched(metrics):
-        _log.warning(message)
+    return by_characters, map_shards(stage, run, [out], plan, make, may_refuse=True)
+
+
+def _from_scores(
+    stage: Stage, params: RealignParams, source: WeightsParams, tokens: Artifact, out: Out, plan: Plan
+) -> dict[str, int]:
+    """Weights from raw scores of the trained tokens, or from nothing but their number. Returns pairs refused."""
+    scores = Artifact(stage.path("data/scores"), SCORES) if source.source in SCORED else None
+    token_shards = {split: tokens.shards(split) for split in SPLITS}
+    untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
+    score_shards = {split: scores.shards(split) for split in SPLITS} if scores else {}
+
+    def make(split: str, shard: int) -> Made:
+        found = score_shards[split][shard].table() if scores else None
+        flip = _flip(params, split)
+        of = token_shards[split][shard]
+        positions = positions_left(of.rows, split, untokenized)
+        rows = list(trained_rows(of.table(), found, source, flip, params.flip_seed))
+        return Made(
+            {"aligned": _table([made for _, _, made in rows if isinstance(made, AlignedPair)])},
+            [
+                Refusal(split, positions[row], pair_id, made.reason, made.detail)
+                for row, pair_id, made in rows
+                if isinstance(made, NotAligned)
+            ],
+        )
+
+    inputs = {"tokens": tokens.digest, **({"scores": scores.digest} if scores else {})}
+    flips = {"flip_labels": params.flip_labels, "flip_seed": params.flip_seed}
+    run = stage.run({**flips, "weights": source.model_dump()}, inputs)
+    return map_shards(stage, run, [out], plan, make, may_refuse=True)
+
+
+def _flip(params: RealignParams, split: str) -> float:
+    """Labels are flipped where they are learned from alone."""
+    return params.flip_labels if split == "train" else 0.0
 
 
 def few_matched(metrics: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -115,7 +167,10 @@ def _trained(tokens: pa.Table, name: str) -> Iterator[TrainTokens]:
 
 
 def _table(rows: list[AlignedPair]) -> pa.Table:
-    columns: dict[str, Any] = {"pair_id": pa.array([row.pair_id for row in rows], pa.string())}
+    columns: dict[str, Any] = {
+        "pair_id": pa.array([row.pair_id for row in rows], pa.string()),
+        "flipped": pa.array([row.flipped for row in rows], pa.bool_()),
+    }
     for name in RESPONSES:
         found = [getattr(row, name) for row in rows]
         columns[f"{name}_weights"] = list_array([response.weights for response in found], FLOATS)
@@ -125,12 +180,13 @@ def _table(rows: list[AlignedPair]) -> pa.Table:
 
 
 def _metrics(aligned: Artifact, split: str) -> dict[str, float]:
-    """Means of what was matched, per response."""
+    """Means of what was matched, per response; how many labels are flipped."""
     names = [f"{name}_{what}" for name in RESPONSES for what in ("matched_tokens", "matched_mass")]
-    table = pa.concat_tables([shard.table(names) for shard in aligned.shards(split)])
+    table = pa.concat_tables([shard.table(["flipped", *names]) for shard in aligned.shards(split)])
     if not len(table):
         return {"pairs": 0}
-    return {"pairs": len(table), **{name: pc.mean(table[name].cast(pa.float64())).as_py() for name in names}}
+    means = {name: pc.mean(table[name].cast(pa.float64())).as_py() for name in names}
+    return {"pairs": len(table), "flipped": pc.sum(table["flipped"]).as_py(), **means}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pipeline.models.response_logps import item_lengths, response_logps
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.reference import REFERENCE
 from pipeline.schemas.tokens import TOKENS
-from stages.common import Made, Maker, Report, Stage, main, map_model_shards
+from stages.common import Made, Maker, Report, Stage, main, map_model_shards, skip
 
 RESPONSES = ("chosen", "rejected", "gold")
 
@@ -28,9 +28,14 @@ RESPONSES = ("chosen", "rejected", "gold")
 def work(stage: Stage) -> None:
     """Log-probs of every trained token under the start."""
     params = stage.params("reference", ReferenceParams)
-    manifest = named_model(stage.root, "start")
     tokens = Artifact(stage.path("data/tokens"), TOKENS)
     shards = {split: tokens.shards(split) for split in SPLITS}
+    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
+    out = Out("reference", stage.path("data/reference"), REFERENCE)
+    if not stage.need("reference")["needed"]:
+        skip(stage, [out], plan, "the objective takes no reference")
+        return
+    manifest = named_model(stage.root, "start")
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     run = stage.run(
         params.model_dump(),
@@ -66,8 +71,6 @@ def work(stage: Stage) -> None:
 
         return make
 
-    out = Out("reference", stage.path("data/reference"), REFERENCE)
-    plan = {split: [shard.rows for shard in of] for split, of in shards.items()}
     map_model_shards(stage, run, [out], plan, open_maker, stage.worker_devices(device))
     reference = Artifact(out.path, REFERENCE)
     stage.write_metrics({split: _metrics(reference, split) for split in SPLITS})

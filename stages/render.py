@@ -15,18 +15,24 @@ from pipeline.models.load import load_tokenizer
 from pipeline.models.manifest import read_manifest
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.judge import JUDGE
-from stages.common import Made, Stage, main, map_shards
+from stages.common import CODE, Made, Stage, main, map_shards, skip
 
 PROMPT = "pipeline/judge/prompt.txt"
+NO_JUDGE = "the weights do not come from a judge's attention"
 
 
 def work(stage: Stage) -> None:
     """Judge prompts of every pair; pairs that cannot be judged go to `refused`."""
     params = stage.params("render", RenderParams)
-    manifest = read_manifest(stage.path("models/judge.json"))
-    prompt = load_prompt(stage.path(PROMPT))
-    renderer = Renderer(Chat(load_tokenizer(manifest), manifest.chat_template), prompt, params)
     pairs = {split: open_pairs(stage.path(f"data/pairs/{split}.parquet")) for split in SPLITS}
+    plan = {split: of.shards for split, of in pairs.items()}
+    out = Out("judge", stage.path("data/judge"), JUDGE)
+    if not stage.need("judge")["needed"]:
+        skip(stage, [out], plan, NO_JUDGE, may_refuse=True)
+        return
+    manifest = read_manifest(stage.path("models/judge.json"))
+    prompt = load_prompt(CODE / PROMPT)
+    renderer = Renderer(Chat(load_tokenizer(manifest), manifest.chat_template), prompt, params)
 
     def make(split: str, shard: int) -> Made:
         begin, end = pairs[split].shards[shard]
@@ -40,11 +46,10 @@ def work(stage: Stage) -> None:
         return Made({"judge": judge_table(rendered)}, refused, tokens)
 
     inputs = {split: file_digest(stage.path(f"data/pairs/{split}.parquet")) for split in SPLITS}
-    inputs |= {"model": manifest.digest, "prompt": file_digest(stage.path(PROMPT))}
+    inputs |= {"model": manifest.digest, "prompt": file_digest(CODE / PROMPT)}
     facts = {"model": manifest.name, "revision": manifest.revision, "tokenizer": manifest.tokenizer_digest}
     run = stage.run(params.model_dump(), inputs, facts=facts)
-    out = Out("judge", stage.path("data/judge"), JUDGE)
-    refused = map_shards(stage, run, [out], {split: of.shards for split, of in pairs.items()}, make, may_refuse=True)
+    refused = map_shards(stage, run, [out], plan, make, may_refuse=True)
     judge = Artifact(out.path, JUDGE)
     metrics = {split: render_metrics(shard.table(COLUMNS) for shard in judge.shards(split)) for split in SPLITS}
     stage.write_metrics({**metrics, "refused": refused})

@@ -32,7 +32,9 @@ def work(stage: Stage) -> None:
             ("tokens", artifacts.tokens),
             ("aligned", artifacts.aligned),
             ("reference", artifacts.reference),
+            ("third", artifacts.third),
         )
+        if artifact is not None
     }
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     run = stage.run(params.model_dump(), {**inputs, "model": start.digest}, mixable={"device": device.type})

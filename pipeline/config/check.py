@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.load import problems_message, read_params, validate
+from pipeline.config.objective import SPECS, leaves_length_out, parse_settings
+from pipeline.config.weights import may_be_negative, scale_of
 from pipeline.errors import ConfigError
 
 SECTIONS = {
@@ -17,8 +19,11 @@ SECTIONS = {
     "extract": "ExtractParams",
     "postprocess": "PostprocessParams",
     "tokenize": "TokenizeParams",
+    "weights": "WeightsParams",
+    "score": "ScoreParams",
     "realign": "RealignParams",
     "reference": "ReferenceParams",
+    "third": "ThirdParams",
     "train": "TrainParams",
     "evaluate": "EvaluateParams",
     "report": "ReportParams",
@@ -52,6 +57,13 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
             f"reference.dtype: {reference.dtype} differs from train.dtype {train.dtype}; the cached log-probs would not"
             " be the policy's first ones; set both to the same"
         )
+    if train:
+        found += _objective(train)
+    weights = sections["weights"]
+    if weights and train:
+        found += _does_not_fit(weights, train)
+    if weights and sections["score"] and sections["model"]:
+        found += _same_models(weights, sections["score"], sections["model"])
     runtime = sections["runtime"]
     if runtime and train and train.global_batch_pairs % runtime.processes:
         found.append(
@@ -63,6 +75,63 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
     if runtime and train and runtime.attention == "flash_attention_2":
         found += _flash_attention_cannot(runtime, train)
     return found
+
+
+def _objective(train: Any) -> list[str]:
+    """A name that is none, settings that the objective does not take."""
+    try:
+        parse_settings(train.objective, train.settings)
+    except ConfigError as error:
+        return str(error).splitlines()
+    return []
+
+
+def _settings(train: Any) -> Any:
+    try:
+        return parse_settings(train.objective, train.settings)
+    except ConfigError:  # said by `_objective`
+        return None
+
+
+def _does_not_fit(weights: Any, train: Any) -> list[str]:
+    """A weight source whose weights the objective has no use for."""
+    if train.objective not in SPECS:
+        return []
+    kind, scale = SPECS[train.objective].weights, scale_of(weights)
+    pair = f"weights.source: {weights.source} and train.objective: {train.objective}"
+    if kind == "none" and weights.source != "uniform":
+        return [
+            f"{pair} don't fit: {train.objective} gives every token the same weight; set weights.source: uniform, or"
+            " train.objective: twdpo"
+        ]
+    if kind == "mask" and scale != "mask":
+        return [
+            f"{pair} don't fit: {train.objective} takes the 0/1 weights of weights.source: contrast with"
+            " weights.contrast.transform: select"
+        ]
+    if scale != "sum1" and leaves_length_out(train.objective, _settings(train)):
+        return [
+            f"{pair} don't fit: {train.objective} without |y| takes weights of sum 1, and these are {scale}; their sum"
+            " grows with the length. Choose another source, train.objective: twdpo, or tidpo with train.settings:"
+            " {length_normalized: false}"
+        ]
+    if kind == "nonnegative" and may_be_negative(weights):
+        return [
+            f"{pair} don't fit: {train.objective} divides by the sum of the weights, and weights.contrast.transform:"
+            f" {weights.contrast.transform} may be negative; choose another transform"
+        ]
+    return []
+
+
+def _same_models(weights: Any, score: Any, model: Any) -> list[str]:
+    """A contrast of a model with itself."""
+    contrasted = weights.source == "critical" or (weights.source == "contrast" and score.contrast.models == "given")
+    if contrasted and model.ref("positive") == model.ref("negative"):
+        return [
+            f"weights.source: {weights.source} contrasts model.positive with model.negative, which are the same; name"
+            " two models, or set score.contrast.models: prompts with weights.source: contrast"
+        ]
+    return []
 
 
 def _flash_attention_cannot(runtime: Any, train: Any) -> list[str]:

@@ -1,4 +1,4 @@
-"""Section `model`: which weights judge, and which weights the policy starts from."""
+"""Section `model`: which weights judge, which weights the policy starts from, which two are contrasted."""
 
 from typing import Annotated, Literal
 
@@ -40,7 +40,16 @@ class ModelParams(Section):
     judge: ModelRef = ModelRef()
     start: ModelRef | Literal["judge"] = "judge"
     """The policy's first weights, which are also the reference; `judge`: the judge itself, as in the paper."""
+    positive: ModelRef | Literal["start"] = "start"
+    """For weights.source contrast and critical: the model of good answers, such as SePO's oracle."""
+    negative: ModelRef | Literal["start"] = "start"
+    """The model of bad answers, or what the oracle was trained from. Both must have the start's tokenizer."""
 
     @property
     def start_ref(self) -> ModelRef:
         return self.judge if self.start == "judge" else self.start
+
+    def ref(self, role: str) -> ModelRef:
+        """The model of a role: judge, start, positive or negative."""
+        found: ModelRef | str = getattr(self, role)
+        return self.start_ref if isinstance(found, str) else found

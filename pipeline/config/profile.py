@@ -4,6 +4,7 @@ Literal values, no indirection: DVC sees exactly the params that change, and re-
 """
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.config.check import check_all
 from pipeline.config.load import read_params
+from pipeline.config.merge import both_mappings
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.io.atomic import atomic_path
 
@@ -28,17 +30,24 @@ def apply_profile(root: Path, name: str) -> list[str]:
     yaml.preserve_quotes = True
     yaml.indent(mapping=2, sequence=4, offset=2)
     params: Any = yaml.load((root / "params.yaml").read_text(encoding="utf-8"))
-    changed = []
-    for section, values in read_params(file).items():
-        for key, value in values.items():
-            old = params[section].get(key)
-            if old != value:
-                params[section][key] = value
-                changed.append(f"{section}.{key}: {old} -> {value}")
+    changed = _changes(params, read_params(file))
     with atomic_path(root / "params.yaml") as temporary:
         with temporary.open("w", encoding="utf-8") as stream:
             yaml.dump(params, stream)
         check_all(temporary)
+    return changed
+
+
+def _changes(params: Any, values: Mapping[str, Any], where: str = "") -> list[str]:
+    """Put the values into `params`, in place. Returns the changed paths."""
+    changed = []
+    for key, value in values.items():
+        old = params.get(key)
+        if both_mappings(key, old, value):
+            changed += _changes(old, value, f"{where}{key}.")
+        elif old != value:
+            params[key] = value
+            changed.append(f"{where}{key}: {old} -> {value}")
     return changed
 
 

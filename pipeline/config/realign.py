@@ -1,6 +1,8 @@
 """Section `realign`: from the judge's tokens to the trained tokens (paper, Appendix D; METHODS A3 to A5)."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from pipeline.config.base import Section
 
@@ -18,3 +20,8 @@ class RealignParams(Section):
     """Divide the carried weights by their sum, so that unmatched tokens cost no mass."""
     length: Literal["judge", "trained"] = "judge"
     """|y| of Eq. 5: the response's tokens in the judge's context, or the trained tokens."""
+    flip_labels: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the train pairs whose preference is flipped (TI-DPO's robustness test); after `extract`, so that no
+    attention is computed again. Weights that depend on which response is preferred follow."""
+    flip_seed: int = 42
+    """Which pairs: by a hash, so that a larger share flips all that a smaller one does."""

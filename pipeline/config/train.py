@@ -1,6 +1,6 @@
 """Section `train`: objective, optimizer and schedule (paper, Table 6)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -28,11 +28,14 @@ class LoraParams(Section):
 
 
 class TrainParams(Section):
-    """TwDPO on cached weights and cached reference log-probs."""
+    """An objective on cached weights and cached reference log-probs."""
 
-    objective: Literal["twdpo", "twdpo_length_normalized"] = "twdpo"
-    """Eq. 5, or Eq. 15 without the factor |y|."""
+    objective: str = "twdpo"
+    """One of `pipeline.config.objective.SPECS`; what it takes of weights, reference and third responses is there."""
     beta: Positive = 5e-3
+    """As in the objective's formula: IPO's tau, ORPO's lambda; not read by those that have none."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What the objective takes beside beta, such as `{gamma: 1.4}` of SimPO (`pipeline.config.objective`)."""
     learning_rate: Positive = 1e-6
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9

@@ -29,6 +29,8 @@ class ResponseScores:
 
     logps: Floats
     """log pi_theta of each token."""
+    ref_logps: Floats
+    """log pi_ref of each token."""
     kl_forward: Floats
     """KL(pi_ref || pi_theta) of the next token, where each token stands."""
     kl_reverse: Floats
@@ -60,14 +62,14 @@ def divergences(start_log_probs: Tensor, policy_log_probs: Tensor) -> tuple[Tens
 def _score_row(policy: LogProbModel, start: LogProbModel, items: Sequence[Prompted]) -> list[list[ResponseScores]]:
     row = pack(items, share=True).to(policy.model.device)
     hidden = [model.hidden(row) for model in (start, policy)]
-    columns: list[list[Tensor]] = [[], [], []]
+    columns: list[list[Tensor]] = [[], [], [], []]
     for first in range(0, len(row.targets), POSITIONS_AT_ONCE):
         rows = slice(first, first + POSITIONS_AT_ONCE)
         start_log_probs, policy_log_probs = (
             model.log_probs(states[rows]) for model, states in zip((start, policy), hidden, strict=True)
         )
-        columns[0].append(policy_log_probs.gather(-1, row.targets[rows, None]).squeeze(-1))
-        for column, values in zip(columns[1:], divergences(start_log_probs, policy_log_probs), strict=True):
+        taken = [found.gather(-1, row.targets[rows, None])[:, 0] for found in (policy_log_probs, start_log_probs)]
+        for column, values in zip(columns, (*taken, *divergences(start_log_probs, policy_log_probs)), strict=True):
             column.append(values)
     found = [split_responses(torch.cat(column).cpu().numpy(), items) for column in columns]
     return [[ResponseScores(*parts) for parts in zip(*of_item, strict=True)] for of_item in zip(*found, strict=True)]

@@ -1,7 +1,8 @@
-"""The numbers of test pairs: responses scored under both models, joined with cached weights and reference log-probs."""
+"""The numbers of test pairs: responses scored under both models, joined with cached weights."""
 
 from collections.abc import Sequence
 
+from pipeline.config.objective import leaves_length_out, parse_settings
 from pipeline.config.train import TrainParams
 from pipeline.evaluate.divergence import ResponseScores, score_responses
 from pipeline.evaluate.preferences import ScoredResponse, check_finite, pair_numbers
@@ -38,12 +39,12 @@ def _numbers(
         _scored(pair.chosen, chosen),
         _scored(pair.rejected, rejected),
         train.beta,
-        times_length=train.objective != "twdpo_length_normalized",
+        times_length=not leaves_length_out(train.objective, parse_settings(train.objective, train.settings)),
         pair_id=pair.pair_id,
     )
 
 
 def _scored(response: TrainedResponse, scores: ResponseScores) -> ScoredResponse:
     return ScoredResponse(
-        logps=scores.logps, ref_logps=response.ref_logps, weights=response.weights, length=response.length
+        logps=scores.logps, ref_logps=scores.ref_logps, weights=response.weights, length=response.length
     )

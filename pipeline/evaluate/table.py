@@ -11,7 +11,10 @@ from pipeline.config.evaluate import EvaluateParams
 from pipeline.evaluate.bootstrap import mean_intervals
 from pipeline.schemas.base import RESPONSES, column
 
-_REWARDS = {"weighted": "Eq. 5 (Eq. 15 without |y|, as trained)", "plain": "DPO, weight 1 on every trained token"}
+_REWARDS = {
+    "weighted": "Eq. 5 with the weights of the run, without |y| where the objective has none",
+    "plain": "DPO, weight 1 on every trained token",
+}
 
 NUMBERS = {
     **{

@@ -80,6 +80,18 @@ class Artifact:
         """What the footer of a split's first shard says about the run that made it."""
         return read_facts(self.path / split / part_name(0))
 
+    @property
+    def known_facts(self) -> dict[str, Any]:
+        """What the footer of the first shard there is, of any split, says about its run; empty where there is none."""
+        first = min(self.path.glob("*/part-*.parquet"), default=None)
+        return {} if first is None else read_facts(first)
+
+    @property
+    def skipped(self) -> str | None:
+        """Why the artifact holds no row by intent; None where it holds what it should, or nothing was made yet."""
+        why: str | None = self.known_facts.get("skipped")
+        return why
+
     @cached_property
     def digest(self) -> str:
         """sha256 of all files below the folder."""

@@ -28,6 +28,8 @@ from pipeline.schemas.base import VERSION
 from pipeline.schemas.refused import REFUSED
 
 _log = logging.getLogger(__name__)
+KEEP = "keep"
+"""A file in `.work` by whose presence nothing there is removed: a store that several runs share."""
 _PUBLISHED = "published"
 _RUN = "run.json"
 
@@ -172,6 +174,8 @@ def sweep_published(root: Path, keep: str) -> None:
     A stage cannot do this itself: killed after publishing, but before DVC has recorded its outs, it would find them
     deleted and have to do everything again. When another stage runs, DVC has them.
     """
+    if (root / ".work" / KEEP).exists():
+        return
     for marker in (root / ".work").glob(f"*/*/{_PUBLISHED}"):
         if marker.parent.parent.name != keep:
             shutil.rmtree(marker.parent, ignore_errors=True)

@@ -1,33 +1,48 @@
-"""All objectives by the name that `train.objective` gives: a new one is a new file and one line here."""
+"""All objectives by the name that `train.objective` gives: a new one is a new file, a line here and one in `SPECS`."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
-from pipeline.errors import ConfigError
-from pipeline.objectives.response import PairLosses, Response
+from pipeline.config.objective import find_spec
+from pipeline.objectives.cdpo import cdpo_positionwise
+from pipeline.objectives.cpo import cpo, tpo
+from pipeline.objectives.dpo import dpo, rdpo
+from pipeline.objectives.hinge import rrhf, slic
+from pipeline.objectives.ipo import ipo
+from pipeline.objectives.kto import kto
+from pipeline.objectives.orpo import orpo
+from pipeline.objectives.response import PairLosses, Pairs
+from pipeline.objectives.simpo import sepo, simpo
+from pipeline.objectives.tdpo import tdpo1, tdpo2
+from pipeline.objectives.tidpo import tidpo, tidpo_tdpo2
 from pipeline.objectives.twdpo import twdpo, twdpo_length_normalized
 
-Need = Literal["ref_logps", "ref_model", "kl_pairs", "anchor", "gold"]
+Loss = Callable[[Pairs, float, Any], PairLosses]
+"""(pairs, beta, settings) -> losses and rewards of each pair; settings: as in `pipeline.config.objective.SPECS`."""
 
-
-@dataclass(frozen=True)
-class Objective:
-    """A loss per pair, and what the trainer must give it beyond the policy's log-probs and the weights."""
-
-    loss: Callable[[Response, Response, float], PairLosses]
-    """(chosen, rejected, beta) -> losses and rewards of each pair."""
-    needs: frozenset[Need] = frozenset()
-
-
-OBJECTIVES: dict[str, Objective] = {
-    "twdpo": Objective(twdpo, needs=frozenset({"ref_logps"})),
-    "twdpo_length_normalized": Objective(twdpo_length_normalized, needs=frozenset({"ref_logps"})),
+OBJECTIVES: dict[str, Loss] = {
+    "dpo": dpo,
+    "twdpo": twdpo,
+    "twdpo_length_normalized": twdpo_length_normalized,
+    "ipo": ipo,
+    "kto": kto,
+    "rdpo": rdpo,
+    "cpo": cpo,
+    "orpo": orpo,
+    "simpo": simpo,
+    "rrhf": rrhf,
+    "slic": slic,
+    "tpo": tpo,
+    "tdpo1": tdpo1,
+    "tdpo2": tdpo2,
+    "sepo": sepo,
+    "cdpo_positionwise": cdpo_positionwise,
+    "tidpo": tidpo,
+    "tidpo_tdpo2": tidpo_tdpo2,
 }
 
 
-def find_objective(name: str) -> Objective:
+def find_objective(name: str) -> Loss:
     """Raises ConfigError that lists the known names."""
-    if name not in OBJECTIVES:
-        raise ConfigError(f"train.objective: unknown {name!r}; known: {', '.join(OBJECTIVES)}")
+    find_spec(name)
     return OBJECTIVES[name]

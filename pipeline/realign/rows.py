@@ -23,6 +23,8 @@ class AlignedPair:
     pair_id: str
     chosen: Aligned
     rejected: Aligned
+    flipped: bool = False
+    """Training prefers the rejected response."""
 
 
 def align_rows(

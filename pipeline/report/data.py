@@ -33,10 +33,17 @@ def data_section(metrics: Mapping[str, Metrics], refused: Sequence[Refused]) -> 
             for name in RESPONSES
         ),
     ]
-    how = "by characters" if metrics["realign"]["by_characters"] else "by tokens"
+    if metrics["realign"]["source"] == "judge":
+        how = "by characters" if metrics["realign"]["by_characters"] else "by tokens"
+        how = f"Judge tokens are matched with trained tokens {how}."
+    else:
+        how = f"Weights come from source `{metrics['realign']['source']}`, one for each trained token."
+    flipped = metrics["realign"].get("train", {}).get("flipped", 0)
+    if flipped:
+        how += f" The labels of {flipped:,} train pairs are flipped."
     removed = metrics["prepare"]["prompts_removed_from_train"]
     parts = [
-        f"Judge tokens are matched with trained tokens {how}. Prompts of test removed from train: {removed:,}.",
+        f"{how} Prompts of test removed from train: {removed:,}.",
         table(["", "stage", *SPLITS], rows, left=2),
         "No pair was refused." if not refused else "Refused pairs:",
     ]
@@ -48,6 +55,8 @@ def data_section(metrics: Mapping[str, Metrics], refused: Sequence[Refused]) -> 
 
 def judge_section(metrics: Metrics) -> str:
     """Metrics of the judge's verdicts by split, and what they mean."""
+    if "skipped" in metrics:
+        return "No judge was asked: the weights do not come from its attention."
     judged = {split: metrics[split] for split in SPLITS if metrics.get(split)}
     if not judged:
         return "No verdict was read: `extract.verdicts` is off, or there are no pairs."

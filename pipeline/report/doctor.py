@@ -15,16 +15,22 @@ from pipeline.attention.architectures import check_architecture, resolve_heads, 
 from pipeline.attention.backends import check_engine
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
-from pipeline.config.model import ModelRef
-from pipeline.data.sources import open_sources
+from pipeline.config.model import ModelParams, ModelRef
+from pipeline.config.needs import models_of
+from pipeline.config.objective import find_spec
+from pipeline.data.checks import usable_pair
+from pipeline.data.rows import RowProblem
+from pipeline.data.sources import Source, open_sources
 from pipeline.errors import PipelineError
 from pipeline.models.chat import Chat
 from pipeline.models.device import choose_device
+from pipeline.models.generation.base import stop_ids
 from pipeline.models.load import context_length, load_config, load_tokenizer
 from pipeline.models.logps import SUPPORTED_MODEL_TYPES
 from pipeline.models.manifest import Manifest
 from pipeline.models.resolve import resolve
 from pipeline.models.rope import longrope_boundaries
+from pipeline.models.vocabulary import check_vocabulary
 from pipeline.train.trackers import check_installed
 from pipeline.weights.choose import choose_heads
 
@@ -32,6 +38,8 @@ GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 TRAINED_BYTES = 16
 """Per parameter, in float32: master weight, gradient and the two moments of AdamW."""
+GOLD_ROWS = 100
+"""First rows of the train source in which a third response is looked for."""
 CHECKPOINT_BYTES = 12
 """Per parameter: the same without the gradient. Adapters are a hundredth of a model, and not counted."""
 
@@ -54,8 +62,10 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from _data(sections, root)
     sizes: dict[str, int] = {}
     models = sections["model"]
-    for role, ref in (("judge", models.judge), ("start", models.start_ref)):
-        yield from _model(role, ref, sections, root, sizes)
+    for role in ("judge", "start"):
+        yield from _model(role, models.ref(role), sections, root, sizes)
+    for role in ("positive", "negative"):
+        yield from _contrasted(role, models, root, sizes)
     yield from _memory(sections, sizes)
     yield from _disk(root, sizes, sections)
 
@@ -72,8 +82,28 @@ def _data(sections: dict[str, Any], root: Path) -> Iterator[Finding]:
             yield Finding(
                 "ok" if rows else "error", f"{source.params_path}: {source.label} {'opens' if rows else 'is empty'}"
             )
+            objective = sections["train"].objective
+            if rows and source.split == "train" and "gold" in find_spec(objective).needs:
+                yield _gold(source, params.limit, objective)
     except PipelineError as error:
         yield Finding("error", str(error))
+
+
+def _gold(source: Source, limit: int | None, objective: str) -> Finding:
+    looked_at = 0
+    for row in itertools.islice(source.rows(), min(GOLD_ROWS, limit or GOLD_ROWS)):
+        looked_at += 1
+        try:
+            if row.columns is not None and usable_pair(row.columns, source.label)[0].gold:
+                return Finding("ok", f"{source.params_path}: has a third response (`gold`) for {objective}")
+        except RowProblem:
+            continue
+    return Finding(
+        "error",
+        f"train.objective: {objective} needs a third response, and none of the first {looked_at} rows of"
+        f" {source.params_path} ({source.label}) has a `gold` that can be used; add the column, or choose an objective"
+        " without it",
+    )
 
 
 def _model(role: str, ref: ModelRef, sections: dict[str, Any], root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
@@ -88,21 +118,49 @@ def _model(role: str, ref: ModelRef, sections: dict[str, Any], root: Path, sizes
     if found.level == "error":
         return
     manifest = manifests[0]
+    limit = None
+    if role == "start":
+        checks, limit = _start_checks, ("tokenize.max_tokens", sections["tokenize"].max_tokens)
+    elif sections["weights"].source == "judge":
+        checks, limit = _judge_checks, ("render.max_tokens", sections["render"].max_tokens)
+    elif sections["weights"].source == "verbalized":
+        checks = _writer_checks
+    else:
+        # A judge that nobody asks needs to be there, and no more.
+        return
     config = load_config(manifest)
-    with torch.device("meta"):
-        sizes[role] = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
-    checks = _judge_checks if role == "judge" else _start_checks
+    sizes[role] = _parameters(config)
     for check, fine in checks(manifest, config, sections):
         yield _tried(check, fine)
-    needed = {
-        "judge": ("render.max_tokens", sections["render"].max_tokens),
-        "start": ("tokenize.max_tokens", sections["tokenize"].max_tokens),
-    }
-    name, tokens = needed[role]
-    context = context_length(config)
-    level: Literal["ok", "error"] = "ok" if context >= tokens else "error"
-    remedy = "" if level == "ok" else f": lower {name} or choose another model"
-    yield Finding(level, f"model.{role}: reads {context} tokens, {name} is {tokens}{remedy}")
+    if limit:
+        name, tokens = limit
+        context = context_length(config)
+        level: Literal["ok", "error"] = "ok" if context >= tokens else "error"
+        remedy = "" if level == "ok" else f": lower {name} or choose another model"
+        yield Finding(level, f"model.{role}: reads {context} tokens, {name} is {tokens}{remedy}")
+
+
+def _contrasted(role: str, models: ModelParams, root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
+    """`model` compares both with the start, whatever the weight source; one that is the start has nothing to fail."""
+    ref, start = models.ref(role), models.start_ref
+    if ref == start:
+        sizes |= {role: sizes["start"]} if "start" in sizes else {}
+        return
+    if "hub" in (ref.source, start.source):
+        yield Finding("ok", f"model.{role}: is compared with the start by `model`; not checked here")
+        return
+
+    def check() -> None:
+        manifest = resolve(ref, role, root)
+        check_vocabulary(manifest, resolve(start, "start", root))
+        sizes[role] = _parameters(load_config(manifest))
+
+    yield _tried(check, f"model.{role}: is there, with the start's tokenizer")
+
+
+def _parameters(config: PretrainedConfig) -> int:
+    with torch.device("meta"):
+        return sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
 
 
 Checks = Iterator[tuple[Callable[[], object], str]]
@@ -127,6 +185,22 @@ def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
         lambda: verdict_ids(load_tokenizer(manifest), manifest.chat_template),
         "model.judge: chat template, and the verdicts A and B are one token each",
     )
+
+
+def _writer_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
+    """Of a judge that writes its scores: nothing of its attention is read."""
+    runtime = sections["runtime"]
+    if runtime.backend == "vllm":
+        yield (
+            lambda: check_engine(runtime, config, choose_device(runtime.device)),
+            "runtime.backend: vllm is installed and computes this judge",
+        )
+
+    def ends() -> None:
+        tokenizer = load_tokenizer(manifest)
+        stop_ids(tokenizer, Chat(tokenizer, manifest.chat_template))
+
+    yield ends, "model.judge: chat template with an end of turn"
 
 
 def _start_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
@@ -163,24 +237,39 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
         yield Finding("error", str(error))
         return
     free = torch.cuda.mem_get_info()[0] if device.type == "cuda" else psutil.virtual_memory().available
-    needs = {}
-    if "judge" in sizes:
-        # On CUDA each worker has a device of its own; on the CPU they share the memory.
-        workers = 1 if device.type == "cuda" else sections["runtime"].workers or 1
-        needs["extract"] = workers * sizes["judge"] * BYTES[sections["extract"].dtype]
-    if "start" in sizes:
-        processes = sections["runtime"].processes if device.type == "cuda" else 1
-        train = sections["train"]
-        copy = BYTES[train.dtype] if train.lora or train.dtype != "float32" else 0
-        held = sizes["start"] * (copy + (0 if train.lora else TRAINED_BYTES)) // processes
-        # Every process reads the whole model before it is sharded.
-        needs["train"] = max(held, sizes["start"] * BYTES[train.dtype if train.lora else "float32"])
-    for stage, need in needs.items():
+    for stage, need in _held(sections, sizes, device.type == "cuda").items():
         level: Literal["ok", "warning"] = "ok" if need < 0.9 * free else "warning"
         yield Finding(
             level,
             f"memory: {stage} holds {need / GIB:.1f} GiB and activations; {free / GIB:.1f} GiB are free on {device}",
         )
+
+
+def _held(sections: dict[str, Any], sizes: dict[str, int], cuda: bool) -> dict[str, int]:
+    """Bytes of models by stage, of the stages whose models are all there to be looked at."""
+    runtime, train = sections["runtime"], sections["train"]
+    needs = find_spec(train.objective).needs
+    readers: dict[str, tuple[tuple[str, ...], str]] = {
+        "extract": (("judge",) if sections["weights"].source == "judge" else (), sections["extract"].dtype),
+        "score": (models_of(sections["weights"].source, sections["score"]), sections["score"].dtype),
+        "third": (("start",) if needs & {"anchor", "kl_pairs"} else (), sections["reference"].dtype),
+    }
+    # On CUDA each process has a device of its own; on the CPU they share the memory.
+    workers = 1 if cuda else runtime.workers or 1
+    held = {
+        stage: workers * BYTES[dtype] * sum(sizes[role] for role in roles)
+        for stage, (roles, dtype) in readers.items()
+        if roles and all(role in sizes for role in roles)
+    }
+    if "start" in sizes:
+        copy = BYTES[train.dtype] if train.lora or train.dtype != "float32" else 0
+        policy = sizes["start"] * (copy + (0 if train.lora else TRAINED_BYTES)) // (runtime.processes if cuda else 1)
+        # The reference is whole in every process; with adapters it is the policy without them.
+        second = sizes["start"] * BYTES[train.dtype] if "ref_model" in needs and not train.lora else 0
+        # Every process reads the whole model before it is sharded.
+        read = sizes["start"] * BYTES[train.dtype if train.lora else "float32"]
+        held["train"] = max(policy + second * (1 if cuda else runtime.processes), read)
+    return held
 
 
 def _disk(root: Path, sizes: dict[str, int], sections: dict[str, Any]) -> Iterator[Finding]:

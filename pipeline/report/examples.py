@@ -1,6 +1,6 @@
 """Pairs shown token by token: which ones, and their pictures (AttentionPO, Figures 4 and 5)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.data.pairs import Pairs
-from pipeline.io.artifact import Shard
 from pipeline.io.atomic import write_text
 from pipeline.io.lists import arrays_of
 from pipeline.report.boxes import BoxedResponse, boxed
@@ -53,8 +52,8 @@ def examples_section(examples: Sequence[Example], figures: Path) -> str:
     write_text(figures / "tokens.html", page)
     return "\n\n".join(
         [
-            "Each token is shaded by its weight after the sink fix, as a multiple of the uniform weight; ⏎ is a new"
-            " line. Tokens that share a character are one box, shaded by their mean. At most"
+            "Each token is shaded by its weight, after the sink fix where a judge gives it, as a multiple of the"
+            " uniform weight; ⏎ is a new line. Tokens that share a character are one box, shaded by their mean. At most"
             f" {SHOWN_TOKENS} tokens of a response are drawn; [figures/tokens.html](figures/tokens.html) shows up to"
             f" {PAGE_TOKENS:,} and the weight of each.",
             *images,
@@ -62,14 +61,17 @@ def examples_section(examples: Sequence[Example], figures: Path) -> str:
     )
 
 
-def choose_examples(pairs: Pairs, weights: Sequence[Shard], split: str, number: int) -> list[Example]:
-    """The first pairs whose responses fit a picture whole; where these are too few, the first others."""
+def choose_examples(pairs: Pairs, weights: Iterable[pa.Table], split: str, number: int) -> list[Example]:
+    """The first pairs whose responses fit a picture whole; where these are too few, the first others.
+
+    `weights`: tables of `pipeline.report.weight_rows`.
+    """
     if number == 0:
         return []
     fitting: list[dict[str, Any]] = []
     others: list[dict[str, Any]] = []
-    for shard in weights:
-        for found in _weighted_pairs(shard.table(["pair_id", "response", "offsets", "weights"])):
+    for rows in weights:
+        for found in _weighted_pairs(rows):
             fits = all(_FEWEST_TOKENS <= len(found[name][1]) <= SHOWN_TOKENS for name in RESPONSES)
             chosen = fitting if fits else others
             if len(chosen) < number:
@@ -77,8 +79,8 @@ def choose_examples(pairs: Pairs, weights: Sequence[Shard], split: str, number: 
         if len(fitting) == number:
             break
     kept = (fitting + others)[:number]
-    rows = _rows_by_id(pairs, {found["pair_id"] for found in kept})
-    return [_example(rows[found["pair_id"]], found, split) for found in kept]
+    by_id = _rows_by_id(pairs, {found["pair_id"] for found in kept})
+    return [_example(by_id[found["pair_id"]], found, split) for found in kept]
 
 
 def _weighted_pairs(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,6 @@ from typing import Any
 from pipeline.config.report import ReportParams
 from pipeline.data.pairs import open_pairs
 from pipeline.evaluate.table import EVALUATED
-from pipeline.io.artifact import Artifact
 from pipeline.io.parquet import read_table
 from pipeline.report.curves import training_section
 from pipeline.report.data import data_section, judge_section
@@ -16,10 +15,10 @@ from pipeline.report.examples import OFF, Example, choose_examples, examples_sec
 from pipeline.report.numbers import percent, significant
 from pipeline.report.provenance import provenance_section
 from pipeline.report.read import read_curves, read_json, read_metrics, read_refused
-from pipeline.report.weights import gather_shapes, weights_section
-from pipeline.schemas.weights import WEIGHTS
+from pipeline.report.weight_rows import weight_tables
+from pipeline.report.weights import gather_shapes, scored_section, weights_section
 
-STAGES = ("prepare", "render", "extract", "postprocess", "tokenize", "realign", "train", "evaluate")
+STAGES = ("prepare", "render", "extract", "postprocess", "tokenize", "score", "realign", "train", "evaluate")
 
 
 def build_page(root: Path, figures: Path, params: ReportParams, all_params: Mapping[str, Any]) -> str:
@@ -29,16 +28,19 @@ def build_page(root: Path, figures: Path, params: ReportParams, all_params: Mapp
     Raises ShardError, naming the file, where something that it reads is missing or torn.
     """
     metrics = {stage: read_metrics(root, stage) for stage in STAGES}
-    weights = Artifact(root / "data" / "weights", WEIGHTS)
-    shapes = gather_shapes(shard.table(["response", "weights"]) for shard in weights.shards("train"))
+    shapes = gather_shapes(weight_tables(root, "train"))
     evaluated = read_table(root / "reports" / "evaluate" / "pairs.parquet", EVALUATED)
-    examples = examples_section(_examples(root, weights, params.examples), figures) if params.include_text else OFF
+    examples = examples_section(_examples(root, params.examples), figures) if params.include_text else OFF
     sections = {
         "Policy against start": evaluation_section(metrics["evaluate"], evaluated, figures),
         "Tokens by weight": examples,
         "Answers before and after": answers_section(read_json(root / "reports" / "evaluate" / "answers.json")),
         "Training": training_section(read_curves(root / "reports" / "train"), metrics["train"], figures),
-        "Weights": weights_section(metrics["postprocess"], shapes, figures, show_tokens=params.include_text),
+        "Weights": (
+            weights_section(metrics["postprocess"], shapes, figures, show_tokens=params.include_text)
+            if metrics["realign"]["source"] == "judge"
+            else scored_section(metrics["realign"]["source"], metrics["score"], shapes, figures)
+        ),
         "Judge": judge_section(metrics["extract"]),
         "Data": data_section(metrics, read_refused(root / "data" / "refused")),
         "What this run was made of": provenance_section(root, all_params),
@@ -48,12 +50,12 @@ def build_page(root: Path, figures: Path, params: ReportParams, all_params: Mapp
     return f"# Run report\n\n{_summary(metrics)}\n\n{contents}\n\n{body}\n"
 
 
-def _examples(root: Path, weights: Artifact, number: int) -> list[Example]:
+def _examples(root: Path, number: int) -> list[Example]:
     """Of the test split, or of train where there are no test pairs."""
     for split in ("test", "train"):
         pairs = open_pairs(root / "data" / "pairs" / f"{split}.parquet")
         if pairs.table.num_rows:
-            return choose_examples(pairs, weights.shards(split), split, number)
+            return choose_examples(pairs, weight_tables(root, split), split, number)
     return []
 
 

@@ -4,7 +4,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.attention.architectures import resolve_heads
 from pipeline.config.extract import ExtractParams
-from pipeline.config.train import TrainParams
+from pipeline.config.objective import find_spec
 from pipeline.data.pairs import Pair
 from pipeline.io.lists import list_array
 from pipeline.io.parquet import write_table
@@ -26,14 +26,17 @@ from pipeline.models.response_logps import response_logps
 from pipeline.models.template import TemplateRefusal
 from pipeline.models.training_tokens import prompt_tokens, response_tokens
 from pipeline.schemas.attention import ATTENTION, ROLLOUT
-from pipeline.schemas.base import FLOATS
+from pipeline.schemas.base import FLOATS, RESPONSES
 from pipeline.schemas.reference import REFERENCE
 from pipeline.train.schedule import total_steps
+from pipeline.weights.sources.verbalized.prompt import VerbalChat
 
 SAMPLE = 500
 """Pairs that are really rendered and tokenized; the rest is extrapolated from them."""
 TRAINING_COST = 3.0
 """Forward and backward pass of training, in forward passes."""
+SCORE_COST = {"gradient": 3.0, "contrast": 2.0, "critical": 2.0}
+"""Of sources with raw scores, in forward passes over the trained tokens: a gradient, or two models."""
 MEASURED_TOKENS = 4096
 ATTENTION_ROWS = 8192
 """Rows of `data/attention` that are written to be weighed: with a row per head, a few pairs make so many."""
@@ -46,21 +49,30 @@ class Plan:
     pairs: Mapping[str, int]
     sampled: int
     refused: int
-    judge_tokens: float
-    """Both rounds together."""
-    training_tokens: float
+    judge_tokens: float = 0.0
+    """Both prompts together, of judges that the weight source asks."""
+    training_tokens: float = 0.0
     """Both sequences, the prompt counted twice."""
-    judge_cut_share: float
-    training_cut_share: float
-    bytes_per_pair: Mapping[str, float]
-    """By artifact, as Parquet files of the sample really take."""
+    prompt_tokens: float = 0.0
+    """As trained on, counted once."""
+    gold_tokens: float = 0.0
+    """Of the data's third responses, over the pairs that have one."""
+    judge_cut_share: float = 0.0
+    training_cut_share: float = 0.0
+    bytes_per_pair: Mapping[str, float] = field(default_factory=dict)
+    """By artifact that will be written, as Parquet files of the sample really take."""
 
 
 def plan(
-    pairs: Mapping[str, Sequence[Pair]], renderer: Renderer, chat: Chat, sections: Mapping[str, Any], judge_heads: int
+    pairs: Mapping[str, Sequence[Pair]],
+    asking: Renderer | VerbalChat | None,
+    chat: Chat,
+    sections: Mapping[str, Any],
+    judge_heads: int = 0,
 ) -> Plan:
     """Render and tokenize a sample, spread evenly over the train pairs.
 
+    `asking`: how the judge is asked, for weight sources `judge` (a Renderer) and `verbalized`; None: it is not.
     `judge_heads`: attention heads of one of the judge's layers, of which `extract.heads: each` caches every one. Raises
     ModelError for an extract.heads that the judge lacks.
     """
@@ -68,26 +80,42 @@ def plan(
     step = max(1, len(train) // SAMPLE)
     sample = [pair.record() for pair in itertools.islice(train[::step], SAMPLE)]
     judged: list[tuple[str, JudgePair]] = []
+    asked: list[int] = []
     trained: list[_Trained] = []
-    refused = 0
     for pair in sample:
         try:
-            judged.append((pair["pair_id"], renderer.render(pair)))
+            rendered = asking.render(pair) if isinstance(asking, Renderer) else None
+            asked_of_pair = sum(len(ids) for ids in judge_prompts(asking, pair)) if asking else 0
             trained.append(_trained(chat, pair, sections))
         except (PairRefused, TemplateRefusal):
-            refused += 1
-    if not judged or not trained:
-        return Plan(_counts(pairs), len(sample), refused, 0.0, 0.0, 0.0, 0.0, {})
+            continue
+        asked.append(asked_of_pair)
+        if rendered:
+            judged.append((pair["pair_id"], rendered))
+    refused = len(sample) - len(trained)
+    if not trained:
+        return Plan(_counts(pairs), len(sample), refused)
+    referenced = "ref_logps" in find_spec(sections["train"].objective).needs
+    rows = _rows_of_response(sections["extract"], judge_heads) if judged else []
     return Plan(
         pairs=_counts(pairs),
         sampled=len(sample),
         refused=refused,
-        judge_tokens=float(np.mean([sum(len(of.input_ids) for of in pair.rounds) for _, pair in judged])),
-        training_tokens=float(np.mean([each.tokens for each in trained])),
-        judge_cut_share=float(np.mean([any(pair.cut.values()) for _, pair in judged])),
-        training_cut_share=float(np.mean([each.cut for each in trained])),
-        bytes_per_pair=_bytes_per_pair(judged, trained, _rows_of_response(sections["extract"], judge_heads)),
+        judge_tokens=_mean(asked),
+        training_tokens=_mean([each.tokens for each in trained]),
+        prompt_tokens=_mean([each.prompt for each in trained]),
+        gold_tokens=_mean([each.gold for each in trained if each.gold is not None]),
+        judge_cut_share=_mean([any(pair.cut.values()) for _, pair in judged]),
+        training_cut_share=_mean([each.cut for each in trained]),
+        bytes_per_pair=_bytes_per_pair(judged, trained if referenced else [], rows),
     )
+
+
+def judge_prompts(asking: Renderer | VerbalChat, pair: dict[str, Any]) -> list[list[int]]:
+    """Both prompts about a pair: of the two rounds, or of its two responses. Raises PairRefused, TemplateRefusal."""
+    if isinstance(asking, Renderer):
+        return [each.input_ids for each in asking.render(pair).rounds]
+    return [asking.encode(pair["prompt"], pair[name]) for name in RESPONSES]
 
 
 def measured_rate(model: LogProbModel, prompts: Sequence[Sequence[int]], token_budget: int) -> float:
@@ -100,40 +128,97 @@ def measured_rate(model: LogProbModel, prompts: Sequence[Sequence[int]], token_b
     return sum(len(ids) for ids in taken) / (time.perf_counter() - began)
 
 
-def describe(plan: Plan, rate: float | None, train: TrainParams) -> Iterator[str]:
-    """The plan as lines of text. `rate`: forward tokens per second, measured or given; none: no hours."""
+def describe(plan: Plan, rate: float | None, sections: Mapping[str, Any]) -> Iterator[str]:
+    """The plan as lines of text, of the stages that the weight source and the objective need.
+
+    `rate`: forward tokens per second, measured or given; none: no hours.
+    """
     total = sum(plan.pairs.values())
+    train, source = sections["train"], sections["weights"].source
+    needs = find_spec(train.objective).needs
     steps = total_steps(plan.pairs["train"], train.global_batch_pairs, train.epochs, train.max_steps)
+    passes: dict[str, float] = {}
+    generating = []
     yield "pairs      " + ", ".join(f"{number:,} {split}" for split, number in plan.pairs.items())
     yield f"sampled    {plan.sampled:,} train pairs, {plan.refused} of them refused"
-    judge, trained = plan.judge_tokens * total, plan.training_tokens * steps * train.global_batch_pairs
-    yield f"judge      {judge:,.0f} tokens ({plan.judge_tokens:,.0f} a pair), {plan.judge_cut_share:.1%} of pairs cut"
-    reference = plan.training_tokens * total
+    if source == "judge":
+        passes["extract"] = plan.judge_tokens * total
+        yield f"judge      {_tokens(plan.judge_tokens, total)}, {plan.judge_cut_share:.1%} of pairs cut"
+    elif source == "verbalized":
+        written = 2 * sections["score"].verbalized.max_new_tokens
+        passes["score"] = (plan.judge_tokens + written) * total
+        generating.append("score")
+        yield f"score      {_tokens(plan.judge_tokens + written, total, written)}"
+    elif source in SCORE_COST:
+        cost = SCORE_COST[source]
+        passes["score"] = cost * plan.training_tokens * total
+        yield f"score      {_tokens(plan.training_tokens, total)}, read in about {cost:.0f} forward passes"
     cut = f"{plan.training_cut_share:.1%} of pairs cut"
-    yield f"reference  {reference:,.0f} tokens ({plan.training_tokens:,.0f} a pair), {cut}"
-    yield f"train      {trained:,.0f} tokens in {steps:,} steps"
+    if "ref_logps" in needs:
+        passes["reference"] = plan.training_tokens * total
+        yield f"reference  {_tokens(plan.training_tokens, total)}, {cut}"
+    read = sum(number for split, number in plan.pairs.items() if split != "test")
+    if "anchor" in needs:
+        # The sample, and then its log-probs.
+        written = sections["third"].max_new_tokens
+        third = plan.prompt_tokens + written
+        passes["third"] = 2 * third * read
+        generating.append("third")
+        yield f"third      {_tokens(2 * third, read, written)}"
+    elif "kl_pairs" in needs:
+        third = plan.training_tokens / 2
+        passes["third"] = third * read
+        yield f"third      {_tokens(third, read)}"
+    else:
+        third = plan.prompt_tokens + plan.gold_tokens if "gold" in needs else 0.0
+    trained = steps * train.global_batch_pairs
+    # KTO reads its third responses without a gradient.
+    extra = third if "kl_pairs" in needs else 0.0
+    each = plan.training_tokens + third - extra
+    cost = TRAINING_COST + ("ref_model" in needs)
+    passes["train"] = (cost * each + extra) * trained
+    up_to = "up to " if "anchor" in needs else ""
+    uncounted = "" if "ref_logps" in needs else f", {cut}"
+    yield f"train      {up_to}{(each + extra) * trained:,.0f} tokens in {steps:,} steps{uncounted}"
     for name, size in plan.bytes_per_pair.items():
         yield f"disk       {name}: {size * total / 2**20:,.1f} MiB ({size:,.0f} bytes a pair)"
     if rate:
-        passes = {"extract": judge, "reference": reference, "train": TRAINING_COST * trained}
         for stage, tokens in passes.items():
-            yield f"time       {stage}: {tokens / rate / 3600:.2f} h at {rate:,.0f} forward tokens/s"
+            slower = "; tokens that are generated take longer" if stage in generating else ""
+            yield f"time       {stage}: {tokens / rate / 3600:.2f} h at {rate:,.0f} forward tokens/s{slower}"
+
+
+def _tokens(each: float, pairs: int, generated: int = 0) -> str:
+    """`generated`: of a pair's tokens, at most."""
+    up_to, of_them = ("up to ", f", {generated:,} of them generated") if generated else ("", "")
+    return f"{up_to}{each * pairs:,.0f} tokens ({each:,.0f} a pair{of_them})"
 
 
 @dataclass(frozen=True)
 class _Trained:
-    tokens: int
+    pair_id: str
+    prompt: int
     response_tokens: tuple[int, int]
+    gold: int | None
     cut: bool
+
+    @property
+    def tokens(self) -> int:
+        return 2 * self.prompt + sum(self.response_tokens)
 
 
 def _trained(chat: Chat, pair: Mapping[str, Any], sections: Mapping[str, Any]) -> _Trained:
     params = sections["tokenize"]
     prompt, prompt_cut = prompt_tokens(chat, pair["prompt"], params)
     room = params.max_tokens - len(prompt)
-    chosen, rejected = (response_tokens(chat, pair[name], room) for name in ("chosen", "rejected"))
+    chosen, rejected = (response_tokens(chat, pair[name], room) for name in RESPONSES)
+    gold = None if pair["gold"] is None else len(response_tokens(chat, pair["gold"], room).ids)
     lengths = len(chosen.ids), len(rejected.ids)
-    return _Trained(2 * len(prompt) + sum(lengths), lengths, bool(prompt_cut or chosen.cut or rejected.cut))
+    return _Trained(pair["pair_id"], len(prompt), lengths, gold, bool(prompt_cut or chosen.cut or rejected.cut))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else 0.0
 
 
 def _counts(pairs: Mapping[str, Sequence[Pair]]) -> dict[str, int]:
@@ -156,7 +241,7 @@ def _rows_of_response(params: ExtractParams, judge_heads: int) -> list[tuple[str
 
 
 def _bytes_per_pair(
-    judged: list[tuple[str, JudgePair]], trained: list[_Trained], rows: Sequence[tuple[str, int, int]]
+    judged: list[tuple[str, JudgePair]], referenced: list[_Trained], rows: Sequence[tuple[str, int, int]]
 ) -> dict[str, float]:
     """Files of the sample written for real; scores and log-probs are random, which compresses as badly as real ones.
 
@@ -164,20 +249,21 @@ def _bytes_per_pair(
     """
     random = np.random.default_rng(0)
     logps = [
-        {"pair_id": pair_id}
+        {"pair_id": of.pair_id}
         | {
             f"{name}_logps": random.random(n, dtype=np.float32)
-            for name, n in zip(("chosen", "rejected"), of.response_tokens, strict=True)
+            for name, n in zip(RESPONSES, of.response_tokens, strict=True)
         }
-        for (pair_id, _), of in zip(judged, trained, strict=False)
+        for of in referenced
     ]
-    few = judged[:: -(-2 * len(rows) * len(judged) // ATTENTION_ROWS)]
-    sizes = {
-        "data/judge": _file_size(judge_table(judged)) / len(judged),
-        "data/attention": _file_size(_attention(few, rows, random)) * _span_tokens(judged) / _span_tokens(few),
-        "data/reference": _file_size(pa.Table.from_pylist(logps, schema=REFERENCE)) / len(judged),
-    }
-    sizes["data/attention"] /= len(judged)
+    sizes = {}
+    if judged:
+        few = judged[:: -(-2 * len(rows) * len(judged) // ATTENTION_ROWS)]
+        attention = _file_size(_attention(few, rows, random)) * _span_tokens(judged) / _span_tokens(few)
+        sizes["data/judge"] = _file_size(judge_table(judged)) / len(judged)
+        sizes["data/attention"] = attention / len(judged)
+    if logps:
+        sizes["data/reference"] = _file_size(pa.Table.from_pylist(logps, schema=REFERENCE)) / len(logps)
     return sizes
 
 

@@ -14,7 +14,7 @@ from pipeline.report.numbers import size
 
 ARTIFACTS = (
     "data/pairs", "data/judge", "data/attention", "data/verdicts", "data/weights", "data/tokens", "data/aligned",
-    "data/reference", "models/policy",
+    "data/scores", "data/reference", "data/third", "models/policy",
 )  # fmt: skip
 _LEFT_OUT = ("runtime",)
 """Sections that cannot change a result and describe a machine."""

@@ -19,7 +19,7 @@ TOP = 0.1
 
 
 def gather_shapes(tables: Iterable[pa.Table]) -> dict[str, WeightShape]:
-    """Of chosen and rejected responses, over tables with the columns `response` and `weights`."""
+    """Of chosen and rejected responses, over tables with the columns `response` and `weights`, of sum 1 each."""
     shapes = {name: WeightShape() for name in RESPONSES}
     for rows in tables:
         for name, shape in shapes.items():
@@ -37,15 +37,7 @@ def weights_section(
         " Table 1; the shares of the first tokens show the attention sink and its repair (Eq. 14).",
         _spread_table(metrics),
     ]
-    if any(shape.tokens.sum() for shape in shapes.values()):
-        draw_shapes(shapes, figures / "weights.svg")
-        carried = ", ".join(f"{percent(shapes[name].share_of_top(TOP))} in {name} responses" for name in RESPONSES)
-        parts += [
-            image(
-                "figures/weights.svg", "Distribution of weights, share of weight by share of tokens, weight by position"
-            ),
-            f"The {percent(TOP, 0)} most weighted tokens carry {carried}.",
-        ]
+    parts += _drawn(shapes, figures)
     parts += [
         "Most weighted tokens (the paper's Table 2): mean weight over all occurrences, of tokens that occur at least"
         " `postprocess.top_tokens_min_count` times."
@@ -53,6 +45,34 @@ def weights_section(
         _token_table(metrics, show_tokens),
     ]
     return "\n\n".join(parts)
+
+
+def scored_section(source: str, scores: Mapping[str, Any], shapes: Mapping[str, WeightShape], figures: Path) -> str:
+    """Weights that no judge gives; writes `weights.svg` into `figures`. `scores`: metrics of the stage `score`."""
+    parts = [
+        f"Weights of the train split, from source `{source}`, of the trained tokens; here divided by the sum of their"
+        " sizes, so that all sources look alike.",
+    ]
+    if found := scores.get("train"):
+        rows = [
+            [name, decimal(found[f"{name}_score_mean"], 4), decimal(found[f"{name}_score_std"], 4)]
+            for name in RESPONSES
+            if f"{name}_score_mean" in found
+        ]
+        parts.append(table(["response", "raw score, mean", "Std"], rows))
+    return "\n\n".join(parts + _drawn(shapes, figures))
+
+
+def _drawn(shapes: Mapping[str, WeightShape], figures: Path) -> list[str]:
+    """The figure with its text; nothing without tokens."""
+    if not all(shape.tokens.sum() for shape in shapes.values()):
+        return []
+    draw_shapes(shapes, figures / "weights.svg")
+    carried = ", ".join(f"{percent(shapes[name].share_of_top(TOP))} in {name} responses" for name in RESPONSES)
+    return [
+        image("figures/weights.svg", "Distribution of weights, share of weight by share of tokens, weight by position"),
+        f"The {percent(TOP, 0)} most weighted tokens carry {carried}.",
+    ]
 
 
 def draw_shapes(shapes: Mapping[str, WeightShape], path: Path) -> None:

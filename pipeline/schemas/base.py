@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-VERSION = 1
+VERSION = 2
 """Of all schemas together: raised by any change of a column or of how shards are written; it is part of every key."""
 
 SPLITS = ("train", "validation", "test")

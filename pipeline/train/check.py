@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 from pipeline.errors import ModelError, NonFiniteError
+from pipeline.objectives.response import Pairs, log_ratios
 from pipeline.train.batch import MicroBatch
 
 TOLERANCES = {"float32": 1e-4, "bfloat16": 0.5}
@@ -17,18 +17,23 @@ _SHOWN = 10
 
 
 @torch.no_grad()
-def check_reference(logps: Tensor, batch: MicroBatch, tolerance: float) -> None:
-    """The policy's first log-probs [M] must be the cached ones. Raises ModelError that names the worst pair."""
-    difference = torch.zeros_like(batch.ref_logps)
-    difference[batch.mask] = (logps - batch.ref_logps[batch.mask]).abs()
-    difference = difference.amax(dim=-1) * batch.pair_weights.repeat_interleave(2)
+def check_reference(judged: Pairs, batch: MicroBatch, tolerance: float) -> None:
+    """The policy's first log-probs must be the cached ones, where there are some.
+
+    Raises ModelError that names the worst pair.
+    """
+    sides = {"chosen": judged.chosen, "rejected": judged.rejected, "third": judged.third}
+    given = {name: side for name, side in sides.items() if side is not None and side.ref_logps is not None}
+    if not given:
+        return
+    difference = torch.stack([log_ratios(side).abs().amax(dim=-1) * batch.pair_weights for side in given.values()])
     worst = int(difference.argmax())
-    if not float(difference[worst]) <= tolerance:
-        name = batch.pairs[worst // 2].pair_id
-        side = "rejected" if worst % 2 else "chosen"
+    number, pair = divmod(worst, len(batch.pairs))
+    if not float(difference[number, pair]) <= tolerance:
+        name, side = batch.pairs[pair].pair_id, list(given)[number]
         raise ModelError(
             f"pair {name}: before the first step the policy's log-prob of a {side} token differs by"
-            f" {float(difference[worst]):.3g} from the cached reference, more than train.reference_tolerance"
+            f" {float(difference[number, pair]):.3g} from the cached reference, more than train.reference_tolerance"
             f" ({tolerance:g}); the reference was made with another model, dtype or tokens. Run `dvc repro -f"
             " reference`, or set train.reference_tolerance if this difference is known to be rounding"
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pipeline.objectives.response import PairLosses, Response, summed_log_ratios
+from pipeline.objectives.response import PairLosses, Pairs, Response, summed, summed_log_ratios
 from pipeline.train.fsdp import all_sum
 
 NAMES = (
@@ -16,7 +16,8 @@ NAMES = (
     "plain/accuracies",
 )
 """Rewards are the objective's own, weighted ones. `plain`: the margin of the responses' unweighted log-ratio sums,
-without beta, and the share of pairs where it is positive. Ties count one half in both accuracies."""
+without beta, and the share of pairs where it is positive; of their log-probs where the objective takes no reference.
+Ties count one half in both accuracies."""
 
 
 class Figures:
@@ -27,10 +28,10 @@ class Figures:
         self._sums = torch.zeros(len(NAMES) + 1, dtype=torch.float64, device=device)
 
     @torch.no_grad()
-    def add(self, outcome: PairLosses, chosen: Response, rejected: Response, pair_weights: Tensor) -> Tensor:
+    def add(self, outcome: PairLosses, pairs: Pairs, pair_weights: Tensor) -> Tensor:
         """Add B pairs, each as often as its weight says: once, or not at all. Returns which are finite, [B] bool."""
         margins = outcome.chosen_rewards - outcome.rejected_rewards
-        plain = summed_log_ratios(chosen) - summed_log_ratios(rejected)
+        plain = _plain(pairs.chosen) - _plain(pairs.rejected)
         rows = (
             outcome.losses,
             outcome.chosen_rewards,
@@ -49,6 +50,10 @@ class Figures:
         """Mean of each figure over all pairs of all processes; not finite where a pair's is not."""
         *sums, pairs = all_sum(self._sums).tolist()
         return {name: total / pairs for name, total in zip(NAMES, sums, strict=True)}
+
+
+def _plain(response: Response) -> Tensor:
+    return summed(response, response.logps) if response.ref_logps is None else summed_log_ratios(response)
 
 
 def _wins(margins: Tensor) -> Tensor:

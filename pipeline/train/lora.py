@@ -21,7 +21,9 @@ from transformers import PreTrainedModel
 from pipeline.config.train import LoraParams
 from pipeline.errors import ConfigError
 from pipeline.io.atomic import write_json
+from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest
+from pipeline.models.packed.layout import PackedRow
 
 ADAPTER = "default"
 """peft's name of the one adapter, a part of its weights' names in a model and of none in a file."""
@@ -71,6 +73,22 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, was_off in zip(layers, before, strict=True):
             layer._disable_adapters = was_off
+
+
+class AdapterOff:
+    """The start, as a reference beside the policy: the policy's own weights without their adapters."""
+
+    def __init__(self, policy: LogProbModel) -> None:
+        self._policy = policy
+
+    @property
+    def head(self) -> nn.Linear:
+        return self._policy.head
+
+    def hidden(self, row: PackedRow) -> Tensor:
+        """As LogProbModel.hidden; without gradient."""
+        with adapter_off(self._policy):
+            return self._policy.hidden(row)
 
 
 def merged_weights(weights: Mapping[str, Tensor], params: LoraParams, dtype: torch.dtype) -> dict[str, Tensor]:

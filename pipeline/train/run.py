@@ -17,9 +17,8 @@ from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.io.progress import Progress
 from pipeline.models.device import choose_device
 from pipeline.models.load import load_model
-from pipeline.models.logps import LogProbModel
+from pipeline.models.logps import LogProbModel, Reference
 from pipeline.models.manifest import Manifest
-from pipeline.objectives.registry import Objective, find_objective
 from pipeline.train.card import write_card
 from pipeline.train.checkpoint import Best, Checkpoints, TrainState
 from pipeline.train.curves import Curves
@@ -27,12 +26,13 @@ from pipeline.train.export import export_policy
 from pipeline.train.finish import CHECKPOINTS, POLICY, Finished, write_finished
 from pipeline.train.fsdp import process_group, shard_policy
 from pipeline.train.learner import Learner
-from pipeline.train.lora import add_adapters
+from pipeline.train.lora import AdapterOff, add_adapters
+from pipeline.train.objective import open_objective
 from pipeline.train.order import shuffled_order, stored_order
 from pipeline.train.pairs import TrainedPair
 from pipeline.train.precision import DTYPES
 from pipeline.train.schedule import total_steps
-from pipeline.train.stream import PairArtifacts, PairStream, open_optional_split, open_split
+from pipeline.train.stream import PairArtifacts, PairStream, check_fits, open_optional_split, open_split
 from pipeline.train.trackers import Trackers, check_installed
 
 _log = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ class Training:
                 f"train.global_batch_pairs: {params.global_batch_pairs} can't be divided among {self._world} processes;"
                 " choose a multiple, or other runtime.processes"
             )
-        objective = _supported(params.objective)
+        objective = open_objective(params)
         check_installed(job.runtime.trackers)
+        check_fits(job.artifacts, objective.needs)
         self._train = open_split(job.artifacts, "train")
         self._validation = open_optional_split(job.artifacts, "validation")
         self._steps_per_epoch = len(self._train) // params.global_batch_pairs
@@ -94,7 +95,8 @@ class Training:
         shard_policy(self.policy, self.dtype, device, runtime.activation_checkpointing, runtime.compile)
         if runtime.offload_activations and device.type == "cpu":
             _log.warning("runtime.offload_activations copies activations for nothing where the model is on the CPU")
-        self._learner = Learner(self.policy, objective, params, self._steps, runtime, device)
+        reference = self._open_reference(device) if "ref_model" in objective.needs else None
+        self._learner = Learner(self.policy, objective, params, self._steps, runtime, device, reference)
         if whole:
             _log.info("resuming train: step %d of %d from %s", self.state.step, self._steps, job.work)
             self._checkpoints.load(self.state.step, self.policy, self._learner.optimizer)
@@ -146,6 +148,17 @@ class Training:
             "validation": _with_prefix(history[kept - 1], "validation/"),
         }
 
+    def _open_reference(self, device: torch.device) -> Reference:
+        """The start, for its distributions over the vocabulary: the policy without its adapters, or a second model.
+
+        The latter is whole in every process.
+        """
+        job = self.job
+        if job.params.lora:
+            return AdapterOff(self.policy)
+        model = load_model(job.start, job.params.dtype, device)
+        return LogProbModel(model.requires_grad_(False), attention=job.runtime.attention)
+
     def _open_trackers(self) -> Trackers:
         job = self.job
         return Trackers(
@@ -171,9 +184,10 @@ class Training:
 
     def _evaluate(self, line: dict[str, float]) -> bool:
         """Add validation figures to a step's line; whether they are the best so far."""
-        if self._validation is None:
+        stream = self._validation
+        if stream is None:
             return False
-        figures = self._learner.evaluate(self._blocks(self._validation), self.state.step)
+        figures = self._learner.evaluate(lambda: self._blocks(stream), self.state.step)
         line.update({f"validation/{name}": value for name, value in figures.items()})
         by_loss = self.job.params.best_metric == "loss"
         value = figures["loss" if by_loss else "rewards/accuracies"]
@@ -214,16 +228,6 @@ def run_training(job: Job) -> Finished:
             write_card(job.work / POLICY, job.params, job.depends, job.start, finished.summary)
             write_finished(job.work, finished)
         return finished
-
-
-def _supported(name: str) -> Objective:
-    """The objective. Raises ConfigError when it needs what this trainer does not give."""
-    objective = find_objective(name)
-    if missing := objective.needs - {"ref_logps"}:
-        raise ConfigError(
-            f"train.objective: {name} needs {', '.join(sorted(missing))}, which this trainer does not give"
-        )
-    return objective
 
 
 def _local_device(runtime: RuntimeParams) -> torch.device:

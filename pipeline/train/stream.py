@@ -1,6 +1,6 @@
 """Pairs read from the shards as training needs them: at most one window of shards is in memory."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,26 +10,64 @@ from pipeline.errors import DataError, ShardError
 from pipeline.io.artifact import Artifact, Shard
 from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.reference import REFERENCE
+from pipeline.schemas.third import THIRD
 from pipeline.schemas.tokens import TOKENS
 from pipeline.train.order import Order, Row
 from pipeline.train.pairs import JoinedShard, TrainedPair
 
+Shards = tuple[Shard, Shard, Shard | None, Shard | None]
+"""Of the same pairs: tokens, aligned, reference, third."""
+_KINDS = ("anchor", "gold", "kl_pairs")
+"""Needs that a third response answers; an objective has one of them or none."""
+
 
 @dataclass(frozen=True)
 class PairArtifacts:
-    """The three artifacts that training joins."""
+    """The artifacts that training joins; None: one that the objective does not take."""
 
     tokens: Artifact
     aligned: Artifact
-    reference: Artifact
+    reference: Artifact | None = None
+    third: Artifact | None = None
+
+    @classmethod
+    def weighted(cls, data: Path) -> "PairArtifacts":
+        """Tokens and weights alone, for who computes both models' log-probs."""
+        return cls(Artifact(data / "tokens", TOKENS), Artifact(data / "aligned", ALIGNED))
 
     @classmethod
     def below(cls, data: Path) -> "PairArtifacts":
-        """The artifacts `tokens`, `aligned` and `reference` in a folder."""
-        return cls(
-            Artifact(data / "tokens", TOKENS),
-            Artifact(data / "aligned", ALIGNED),
-            Artifact(data / "reference", REFERENCE),
+        """The artifacts in a folder, without those that were skipped because nothing needs them."""
+        reference, third = Artifact(data / "reference", REFERENCE), Artifact(data / "third", THIRD)
+        taken = (None if artifact.skipped else artifact for artifact in (reference, third))
+        return cls(Artifact(data / "tokens", TOKENS), Artifact(data / "aligned", ALIGNED), *taken)
+
+
+def check_fits(artifacts: PairArtifacts, needs: Collection[str]) -> None:
+    """What is cached must be what the objective needs (`pipeline.config.objective.Need`). Reads one footer.
+
+    Shards that are missing altogether are left to who opens a split. Raises ShardError that names the folder.
+    """
+    data = artifacts.tokens.path.parent
+    if "ref_logps" in needs and artifacts.reference is None:
+        raise ShardError(
+            f"{data / 'reference'}: was left empty, but train.objective needs the reference's log-probs; run `dvc"
+            " repro`"
+        )
+    wanted = next((kind for kind in _KINDS if kind in needs), None)
+    if artifacts.third is None:
+        if wanted is not None:
+            raise ShardError(
+                f"{data / 'third'}: was left empty, but train.objective needs third responses of kind {wanted}; run"
+                " `dvc repro`"
+            )
+        return
+    facts = artifacts.third.known_facts
+    if facts and (wanted is None or facts.get("kind") != wanted):
+        takes = "none" if wanted is None else f"those of kind {wanted}"
+        raise ShardError(
+            f"{artifacts.third.path}: holds third responses of kind {facts.get('kind')}, but train.objective takes"
+            f" {takes}; run `dvc repro`"
         )
 
 
@@ -39,8 +77,7 @@ class PairStream:
     def __init__(self, artifacts: PairArtifacts, split: str) -> None:
         self.split = split
         self._shards = _matching_shards(artifacts, split)
-        # Footers alone: `aligned` holds exactly the usable pairs.
-        self.shard_rows = [pq.read_metadata(aligned.path).num_rows for _, aligned, _ in self._shards]
+        self.shard_rows = [_usable(shards) for shards in self._shards]
         self._loaded: dict[int, JoinedShard] = {}
 
     def __len__(self) -> int:
@@ -87,13 +124,28 @@ def open_optional_split(artifacts: PairArtifacts, split: str) -> PairStream | No
     return stream if len(stream) else None
 
 
-def _matching_shards(artifacts: PairArtifacts, split: str) -> list[tuple[Shard, Shard, Shard]]:
+def _usable(shards: Shards) -> int:
+    """Pairs of a shard that can be trained on; from footers, where `aligned` alone decides."""
+    _, aligned, _, third = shards
+    if third is None:
+        return pq.read_metadata(aligned.path).num_rows
+    return len(
+        set(aligned.table(["pair_id"])["pair_id"].to_pylist()) & set(third.table(["pair_id"])["pair_id"].to_pylist())
+    )
+
+
+def _matching_shards(artifacts: PairArtifacts, split: str) -> list[Shards]:
     tokens = artifacts.tokens.shards(split)
-    others = {"aligned": artifacts.aligned.shards(split), "reference": artifacts.reference.shards(split)}
-    for name, shards in others.items():
+    columns: list[list[Shard] | list[None]] = []
+    for other in (artifacts.aligned, artifacts.reference, artifacts.third):
+        if other is None:
+            columns.append([None] * len(tokens))
+            continue
+        shards = other.shards(split)
         if [shard.rows for shard in shards] != [shard.rows for shard in tokens]:
             raise ShardError(
-                f"{getattr(artifacts, name).path / split}: its shards cover other pairs than those of"
-                f" {artifacts.tokens.path / split}; run `dvc repro`"
+                f"{other.path / split}: its shards cover other pairs than those of {artifacts.tokens.path / split}; run"
+                " `dvc repro`"
             )
-    return list(zip(tokens, others["aligned"], others["reference"], strict=True))
+        columns.append(shards)
+    return list(zip(tokens, *columns, strict=True))

@@ -47,12 +47,26 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         ({"postprocess.sink_tokens": 0}, ["postprocess", "realign", "train", "evaluate", "report"]),
         ({"realign.eos_weight": "mean"}, ["realign", "train", "evaluate", "report"]),
         ({"evaluate.bootstrap_samples": 101}, ["evaluate", "report"]),
+        ({"train.objective": "ipo"}, ["needs", "train", "evaluate", "report"]),
+        ({"third.seed": 1, "score.gradient": {"norm": 2}}, ["needs"]),
         ({"runtime.token_budget": 512, "runtime.micro_batch_tokens": 512}, []),
     ],
 )
 def test_a_change_runs_what_it_touches(project: Project, change: dict[str, object], stages: list[str]) -> None:
     project.set(change)
     assert ran(project.run("dvc", "repro")) == stages
+
+
+def test_switching_the_source_and_back_finds_the_cached_artifacts(project: Project) -> None:
+    """Without a judge nothing is judged, `simpo` takes no reference; what was there before comes from the cache."""
+    project.set({"weights.source": "uniform", "train.objective": "simpo", "train.settings": {"gamma": 0.5}})
+    first = ran(project.run("dvc", "repro"))
+    assert set(first) == set(STAGES) - {"model", "prepare", "tokenize", "score", "third"}
+    for name in ("judge", "attention", "weights", "reference"):
+        assert len(pl.scan_parquet(project.root / "data" / name / "train").collect()) == 0, name
+    project.set({"weights.source": "judge", "train.objective": "twdpo", "train.settings": {}})
+    assert ran(project.run("dvc", "repro")) == []
+    assert len(pl.scan_parquet(project.root / "data" / "attention" / "train").collect()) > 0
 
 
 def test_an_experiment_and_a_diff_of_metrics(project: Project) -> None:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.objective import NoSettings
 from pipeline.errors import NonFiniteError
 from pipeline.evaluate.preferences import ScoredResponse, pair_numbers
-from pipeline.objectives.response import Response
+from pipeline.objectives.response import Pairs, Response
 from pipeline.objectives.twdpo import twdpo, twdpo_length_normalized
 
 
@@ -57,7 +58,7 @@ def test_equals_loops_over_tokens_in_double_precision() -> None:
 @pytest.mark.parametrize(("objective", "times_length"), [(twdpo, True), (twdpo_length_normalized, False)])
 def test_weighted_rewards_and_loss_are_those_of_training(objective: object, times_length: bool) -> None:
     chosen, rejected = response(3, 6), response(4, 8)
-    trained = objective(_batch(chosen), _batch(rejected), 0.1)  # type: ignore[operator]
+    trained = objective(Pairs(_batch(chosen), _batch(rejected)), 0.1, NoSettings())  # type: ignore[operator]
     found = numbers(chosen, rejected, times_length)
     assert found["weighted_chosen_reward"] == pytest.approx(trained.chosen_rewards.item(), abs=1e-6)
     assert found["weighted_rejected_reward"] == pytest.approx(trained.rejected_rewards.item(), abs=1e-6)

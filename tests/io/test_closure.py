@@ -6,13 +6,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.io.closure import code_dependencies, code_digest
-from tests.code_deps import code_deps, data_deps
+from tests.code_deps import code_deps, comparison_deps, data_deps
 
 
-def stages(root: Path) -> dict[str, dict[str, list[str]]]:
-    content: dict[str, dict[str, dict[str, list[str]]]] = YAML(typ="safe", pure=True).load(
-        (root / "dvc.yaml").read_text()
-    )
+def stages(root: Path, file: str = "dvc.yaml") -> dict[str, dict[str, list[str]]]:
+    content: dict[str, dict[str, dict[str, list[str]]]] = YAML(typ="safe", pure=True).load((root / file).read_text())
     return content["stages"]
 
 
@@ -22,9 +20,16 @@ def test_dvc_yaml_lists_the_closure_of_every_stage(root: Path) -> None:
         assert listed == code_deps(name), f"{name}: run `make code-deps`"
 
 
+def test_the_comparison_lists_the_closures_of_all_stages(root: Path) -> None:
+    for name, stage in stages(root, "compare/dvc.yaml").items():
+        listed = [dep for dep in stage["deps"] if dep not in data_deps(stage["deps"])]
+        assert listed == comparison_deps(name), f"{name}: run `make code-deps`"
+
+
 def test_every_stage_lists_its_own_section(root: Path) -> None:
     for name, stage in stages(root).items():
-        assert name in stage["params"]
+        # `needs` chooses by keys of others, and tells `score` and `third` what concerns them.
+        assert name in ("needs", "score", "third") or name in stage["params"]
 
 
 def project(tmp_path: Path) -> Path:

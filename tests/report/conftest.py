@@ -129,7 +129,8 @@ def _metrics(test_pairs: int) -> dict[str, Any]:
         },
         "render": splits,
         "tokenize": splits,
-        "realign": {"by_characters": False, **splits},
+        "score": {"skipped": "not needed"},
+        "realign": {"source": "judge", "by_characters": False, **splits},
         "extract": {"train": verdicts, "validation": {}, "test": verdicts if test_pairs else {}},
         "postprocess": {
             "source": "attention", "layer": 29, "heads": "mean",

@@ -1,9 +1,12 @@
 """Micro-batches: one packed row, and matrices of what the loss takes from disk."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from pipeline.objectives.response import log_ratios
 from pipeline.train.batch import collate, filler, split_pairs
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 
@@ -33,13 +36,39 @@ def test_the_row_s_tokens_are_those_of_the_matrices(share: bool) -> None:
 
 def test_responses_split_chosen_from_rejected() -> None:
     batch = collate([pair("a", 2, 3, 1), pair("b", 1, 1, 2)], True, CPU)
-    chosen, rejected = batch.responses(torch.arange(1.0, 8.0))
+    judged = batch.judged(torch.arange(1.0, 8.0))
+    chosen, rejected = judged.chosen, judged.rejected
     assert chosen.logps.tolist() == [[1, 2, 3], [5, 0, 0]]
     assert rejected.logps.tolist() == [[4, 0, 0], [6, 7, 0]]
     assert rejected.lengths.tolist() == [1.5, 2.5]
     assert rejected.ref_logps is not None
     assert rejected.ref_logps[1].tolist() == [-1, -2, 0]
     assert chosen.mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_the_third_response_lies_beside_the_pair_s_own() -> None:
+    pairs = [replace(pair(name, 2, 3, 1), third=pair(name, 2, 2, 1).chosen) for name in "ab"]
+    batch = collate(pairs, True, CPU)
+    assert batch.sides == 3
+    judged = batch.judged(torch.arange(1.0, 13.0), torch.arange(101.0, 113.0), torch.tensor(0.5))
+    assert judged.chosen.logps.tolist() == [[1, 2, 3], [7, 8, 9]]
+    assert judged.rejected.logps.tolist() == [[4, 0, 0], [10, 0, 0]]
+    assert judged.third is not None
+    assert judged.third.logps.tolist() == [[5, 6, 0], [11, 12, 0]]
+    assert judged.third.kls.tolist() == [[105, 106, 0], [111, 112, 0]]
+    assert judged.kl_baseline == 0.5
+    assert pairs[0].tokens == 3 * 2 + 3 + 1 + 2
+
+
+def test_without_a_reference_there_are_no_log_ratios() -> None:
+    def bare(response: TrainedResponse) -> TrainedResponse:
+        return replace(response, ref_logps=None)
+
+    one = pair("a", 2, 3, 1)
+    batch = collate([replace(one, chosen=bare(one.chosen), rejected=bare(one.rejected))], True, CPU)
+    assert batch.ref_logps is None
+    with pytest.raises(ValueError, match="reference"):
+        log_ratios(batch.judged(torch.zeros(4)).chosen)
 
 
 def test_groups_stay_within_the_budget_and_a_long_pair_is_alone() -> None:
@@ -55,5 +84,9 @@ def test_groups_stay_within_the_budget_and_a_long_pair_is_alone() -> None:
 
 
 def test_a_filler_has_no_weight() -> None:
-    assert filler(CPU).pair_weights.tolist() == [0]
-    assert filler(CPU).mask.tolist() == [[True], [True]]
+    for sides in (1, 2, 3):
+        made = filler(sides, reference=True, device=CPU)
+        assert made.pair_weights.tolist() == [0]
+        assert made.mask.tolist() == [[True]] * sides
+        assert made.ref_logps is not None
+    assert filler(2, reference=False, device=CPU).ref_logps is None

@@ -40,8 +40,8 @@ def test_the_worst_pair_is_named(token: int, pair: str, side: str) -> None:
     logps[1::4] += 0.5
     logps[token] = made.ref_logps[made.mask][token] - 2.0
     with pytest.raises(ModelError, match=rf"pair {pair}: .* a {side} token differs by 2 .* \(1\)"):
-        check_reference(logps, made, 1.0)
-    check_reference(logps, made, 2.5)
+        check_reference(made.judged(logps), made, 1.0)
+    check_reference(made.judged(logps), made, 2.5)
 
 
 def test_a_difference_that_is_not_a_number_stops() -> None:
@@ -49,12 +49,12 @@ def test_a_difference_that_is_not_a_number_stops() -> None:
     logps = cached(made)
     logps[8] = float("nan")
     with pytest.raises(ModelError, match="pair b"):
-        check_reference(logps, made, 1.0)
+        check_reference(made.judged(logps), made, 1.0)
 
 
 def test_fillers_are_not_compared() -> None:
     made = batch(pair_weight=0.0)
-    check_reference(cached(made) + 5.0, made, 1e-4)
+    check_reference(made.judged(cached(made) + 5.0), made, 1e-4)
 
 
 @pytest.fixture
@@ -69,12 +69,12 @@ def alone() -> Iterator[None]:
 @pytest.mark.usefixtures("alone")
 def test_losses_and_rewards_name_their_pairs(name: str, value: float) -> None:
     made = batch()
-    chosen, rejected = made.responses(cached(made))
+    judged = made.judged(cached(made))
     good = PairLosses(*torch.rand(3, 2))
     figures = Figures(torch.device("cpu"))
-    assert figures.add(good, chosen, rejected, made.pair_weights).tolist() == [True, True]
+    assert figures.add(good, judged, made.pair_weights).tolist() == [True, True]
     check_figures(figures.means(), [], 7)
-    finite = figures.add(replace(good, **{name: torch.tensor([0.1, value])}), chosen, rejected, made.pair_weights)
+    finite = figures.add(replace(good, **{name: torch.tensor([0.1, value])}), judged, made.pair_weights)
     assert finite.tolist() == [True, False]
     with pytest.raises(NonFiniteError, match=r"step 7: loss or rewards are not finite for pair b\. The last"):
         check_figures(figures.means(), ["b"], 7)

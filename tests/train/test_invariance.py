@@ -106,9 +106,9 @@ def test_every_way_gives_the_padded_loop_s_losses(
     assert min(expected) < 0.9 * expected[0]  # it learns, or equal losses would say little
     for name, runtime in WAYS.items():
         with subtests.test(name):
-            job = make_job(root / name, start, PARAMS, runtime)
             (root / name).mkdir()
             (root / name / "data").symlink_to(root / "data")
+            job = make_job(root / name, start, PARAMS, runtime)
             found = [line["train/loss"] for line in run_training(job).history]
             assert found == pytest.approx(expected, abs=TOLERANCE)
 

@@ -9,6 +9,9 @@ from pipeline.config.check import check_all
 from pipeline.config.load import read_params
 from pipeline.config.profile import apply_profile
 
+UNUSED = {"folder", "gradient", "contrast", "critical", "decay", "random"}
+"""Beside `prepare.hub`, and beside weights.source: judge."""
+
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
@@ -34,4 +37,4 @@ def test_no_key_of_its_sections_is_left_to_what_params_held_before(copy: Path) -
     sections = check_all(copy / "params.yaml")
     for name, values in read_params(copy / "profiles" / "paper-llama3.yaml").items():
         known = set(type(sections[name]).model_fields)
-        assert known - set(values) <= {"folder"}, name  # unused beside `prepare.hub`
+        assert known - set(values) <= UNUSED, name

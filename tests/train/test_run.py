@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from pipeline.errors import CheckpointError, ConfigError, DataError, ModelError, NonFiniteError
+from pipeline.errors import CheckpointError, DataError, ModelError, NonFiniteError, ShardError
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest
 from pipeline.objectives import registry
+from pipeline.objectives.twdpo import twdpo
 from pipeline.train.checkpoint import Checkpoints, TrainState
 from pipeline.train.fsdp import process_group
 from pipeline.train.run import Job, run_training
@@ -55,7 +56,8 @@ def test_every_step_has_every_figure(root: Path, start: Manifest) -> None:
     state = finished(make_job(root, start, {"max_steps": 3, "warmup_ratio": 0.5}))
     figures = {
         *("loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies"),
-        *("plain/margins", "plain/accuracies", "grad_norm", "learning_rate", "tokens_per_s", "memory_mib"),
+        *("plain/margins", "plain/accuracies", "grad_norm", "learning_rate", "seconds", "tokens_per_s"),
+        "memory_mib",
     }
     for line in state.history:
         assert {name for name in line if name.startswith("train/")} == {f"train/{name}" for name in figures}
@@ -193,15 +195,15 @@ def test_a_loss_that_is_not_finite_names_its_pair_and_leaves_the_checkpoint(
     job = make_job(root, start)
     good = finished(replace(job, work=root / "good"))
 
-    def broken(chosen: Any, rejected: Any, beta: float) -> Any:
-        made = registry.twdpo(chosen, rejected, beta)
+    def broken(pairs: Any, beta: float, settings: Any) -> Any:
+        made = twdpo(pairs, beta, settings)
         calls.append(None)
         broken_at = torch.arange(len(made.losses)) == (0 if len(calls) > 12 else -1)
         found = torch.where(broken_at, float("nan"), made.losses)
         return type(made)(found, made.chosen_rewards, made.rejected_rewards)
 
     calls: list[None] = []
-    monkeypatch.setitem(registry.OBJECTIVES, "twdpo", registry.Objective(broken, frozenset({"ref_logps"})))
+    monkeypatch.setitem(registry.OBJECTIVES, "twdpo", broken)
     with pytest.raises(NonFiniteError, match=r"step \d: loss or rewards are not finite for pair pair-0-0\d\d\."):
         run_training(job)
     monkeypatch.undo()
@@ -213,12 +215,12 @@ def test_a_loss_that_is_not_finite_names_its_pair_and_leaves_the_checkpoint(
 def test_a_gradient_that_is_not_finite_names_the_step_s_pairs(
     root: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def steep(chosen: Any, rejected: Any, beta: float) -> Any:
-        made = registry.twdpo(chosen, rejected, beta)
+    def steep(pairs: Any, beta: float, settings: Any) -> Any:
+        made = twdpo(pairs, beta, settings)
         # The square root of 0 has the value 0 and an infinite slope.
         return type(made)(made.losses + (made.losses - made.losses).sqrt(), made.chosen_rewards, made.rejected_rewards)
 
-    monkeypatch.setitem(registry.OBJECTIVES, "twdpo", registry.Objective(steep, frozenset({"ref_logps"})))
+    monkeypatch.setitem(registry.OBJECTIVES, "twdpo", steep)
     with pytest.raises(NonFiniteError, match=r"step 0: the gradient is not finite over pairs (pair-0-0\d\d(, )?){4}\."):
         run_training(make_job(root, start))
 
@@ -228,17 +230,15 @@ def test_too_few_pairs_for_one_batch(root: Path, start: Manifest) -> None:
         run_training(make_job(root, start, {"global_batch_pairs": 23}))
 
 
-def test_an_objective_that_needs_more_than_there_is(
-    root: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(registry.OBJECTIVES, "twdpo", registry.Objective(registry.twdpo, frozenset({"ref_model"})))
-    with pytest.raises(ConfigError, match=r"train\.objective: twdpo needs ref_model"):
-        run_training(make_job(root, start))
-
-
 def test_missing_artifacts_are_named_before_the_model_is_loaded(root: Path, start: Manifest) -> None:
     nothing = replace(start, path=root / "no-model")
     (root / "data" / "reference").rename(root / "elsewhere")
     with pytest.raises(Exception, match="reference/train: no shards"):
         run_training(make_job(root, nothing))
     assert PairArtifacts.below(root / "data").tokens.shards("train")
+
+
+def test_artifacts_of_another_objective_are_named_before_the_model_is_loaded(root: Path, start: Manifest) -> None:
+    nothing = replace(start, path=root / "no-model")
+    with pytest.raises(ShardError, match=r"data/third: was left empty, but train\.objective needs .* of kind kl_pairs"):
+        run_training(make_job(root, nothing, {"objective": "kto"}))

@@ -29,7 +29,7 @@ from pipeline.train.learner import Learner
 from pipeline.train.run import run_training
 from stages.common import Stage
 from stages.train import work
-from tests.train.tiny import PARAMS, losses, make_job, make_rows, write_split
+from tests.train.tiny import PARAMS, interrupt_once, losses, make_job, make_rows, write_split
 
 COMMAND = [sys.executable, "-m", "stages.train"]
 
@@ -103,6 +103,20 @@ def test_two_processes_are_one_also_after_sigkill(project: Path, start: Manifest
     params = TrainParams.model_validate(depends["params"])
     moved = run_training(replace(single, params=params, work=project / "moved", depends=depends))
     assert losses(moved.history) == pytest.approx(losses(history(project)), abs=1e-4)
+
+
+def test_two_processes_go_on_from_what_one_has_saved(
+    project: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_params(project, {**PARAMS, "checkpoint_every_steps": 1})
+    interrupt_once(monkeypatch, 4)
+    with pytest.raises(KeyboardInterrupt):
+        work(alone(project))
+    resumed = run_stage(project)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resuming train: step 4 of 10" in resumed.stderr
+    single = replace(make_job(project, start), work=project / "single")
+    assert losses(history(project)) == pytest.approx(losses(run_training(single).history), abs=1e-4)
 
 
 def test_a_worker_s_error_is_the_stage_s_error(project: Path, start: Manifest) -> None:

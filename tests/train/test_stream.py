@@ -10,8 +10,8 @@ import pytest
 from pipeline.errors import DataError, NonFiniteError, ShardError
 from pipeline.models.manifest import Manifest
 from pipeline.train.order import shuffled_order, stored_order
-from pipeline.train.stream import PairArtifacts, PairStream, open_optional_split, open_split
-from tests.train.tiny import Rows, make_rows, write_split
+from pipeline.train.stream import PairArtifacts, PairStream, check_fits, open_optional_split, open_split
+from tests.train.tiny import Rows, make_rows, make_third, mark_third, write_split
 
 
 @pytest.fixture
@@ -125,3 +125,61 @@ def test_shards_over_other_pairs_are_refused(tmp_path: Path, rows: Rows) -> None
     mixed = PairArtifacts(artifacts.tokens, artifacts.aligned, PairArtifacts.below(tmp_path / "other").reference)
     with pytest.raises(ShardError, match=r"other/reference/train: its shards cover other pairs"):
         open_split(mixed, "train")
+
+
+@pytest.fixture
+def thirds(tmp_path: Path, start: Manifest) -> Path:
+    """Artifacts for TI-DPO: a reference, and third responses of kind anchor."""
+    rows = make_rows(start, 3)
+    rows["third"] = make_third(rows, start)
+    write_split(tmp_path, "train", rows)
+    mark_third(tmp_path, "tidpo")
+    return tmp_path
+
+
+def test_artifacts_of_the_objective_fit(thirds: Path, tmp_path: Path, rows: Rows) -> None:
+    check_fits(PairArtifacts.below(thirds), {"ref_logps", "anchor"})
+    write_split(tmp_path / "two", "train", rows)
+    check_fits(PairArtifacts.below(tmp_path / "two"), {"ref_logps"})
+    check_fits(PairArtifacts.below(tmp_path / "two"), set())
+    check_fits(PairArtifacts.below(tmp_path / "nothing"), {"ref_logps", "gold"})  # who opens a split says what is gone
+
+
+@pytest.mark.parametrize(
+    ("needs", "message"),
+    [
+        (
+            {"ref_logps", "kl_pairs"},
+            r"data/third: .* of kind anchor, but train\.objective takes those of kind kl_pairs",
+        ),
+        ({"gold"}, r"data/third: .* of kind anchor, but train\.objective takes those of kind gold; run `dvc repro`"),
+        ({"ref_logps"}, r"data/third: .* of kind anchor, but train\.objective takes none; run `dvc repro`"),
+    ],
+)
+def test_third_responses_for_another_objective_are_refused(
+    thirds: Path, tmp_path_factory: pytest.TempPathFactory, needs: set[str], message: str
+) -> None:
+    data = tmp_path_factory.mktemp("root") / "data"
+    thirds.rename(data)
+    with pytest.raises(ShardError, match=message):
+        check_fits(PairArtifacts.below(data), needs)
+
+
+def test_third_responses_of_no_known_kind_are_refused(tmp_path: Path, start: Manifest, rows: Rows) -> None:
+    rows["third"] = make_third(rows, start)
+    write_split(tmp_path, "train", rows)
+    for needs in ({"gold"}, {"ref_logps"}):
+        with pytest.raises(ShardError, match="third: holds third responses of kind None"):
+            check_fits(PairArtifacts.below(tmp_path), needs)
+
+
+def test_artifacts_that_were_left_empty_for_another_objective_are_refused(tmp_path: Path, rows: Rows) -> None:
+    del rows["reference"]
+    write_split(tmp_path, "train", rows)
+    artifacts = PairArtifacts.below(tmp_path)
+    assert artifacts.reference is None
+    assert artifacts.third is None
+    with pytest.raises(ShardError, match=r"/reference: was left empty, but train\.objective needs .*; run `dvc repro`"):
+        check_fits(artifacts, {"ref_logps"})
+    with pytest.raises(ShardError, match=r"/third: was left empty, .* train\.objective needs .* gold; run `dvc repro`"):
+        check_fits(artifacts, {"gold"})

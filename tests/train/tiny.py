@@ -11,10 +11,11 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pipeline.config.needs import third_kind
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.train import TrainParams
 from pipeline.io.artifact import part_name
-from pipeline.io.parquet import write_table
+from pipeline.io.parquet import read_facts, read_table, write_table
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
 from pipeline.models.manifest import Manifest, describe_files
@@ -23,13 +24,16 @@ from pipeline.models.response_logps import response_logps
 from pipeline.schemas.aligned import ALIGNED
 from pipeline.schemas.base import RESPONSES
 from pipeline.schemas.reference import REFERENCE
+from pipeline.schemas.third import THIRD
 from pipeline.schemas.tokens import TOKENS
 from pipeline.train.learner import Learner
 from pipeline.train.run import Job
 from pipeline.train.stream import PairArtifacts
 
 VOCABULARY = 64
-SCHEMAS = {"tokens": TOKENS, "aligned": ALIGNED, "reference": REFERENCE}
+SCHEMAS = {"tokens": TOKENS, "aligned": ALIGNED, "reference": REFERENCE, "third": THIRD}
+MADE = ("tokens", "aligned", "reference")
+"""What `make_rows` makes; an artifact without rows of its own is written as skipped."""
 TEMPLATE = "{% for message in messages %}<{{ message.role }}> {{ message.content }} </s> {% endfor %}"
 PARAMS: dict[str, Any] = {
     "beta": 0.5,
@@ -71,12 +75,12 @@ def save_start(folder: Path, seed: int = 0) -> Manifest:
 def make_rows(start: Manifest, pairs: int, seed: int = 0, prefix: str = "pair", dtype: str = "float32") -> Rows:
     """Pairs that can be learnt: chosen responses draw from low ids, rejected ones from high ids."""
     random = np.random.default_rng(seed)
-    rows: Rows = {name: [] for name in SCHEMAS}
+    rows: Rows = {name: [] for name in MADE}
     for index in range(pairs):
         pair_id = f"{prefix}-{seed}-{index:03d}"
         prompt_ids = random.integers(2, VOCABULARY, 5).tolist()
         token_row: dict[str, Any] = {"pair_id": pair_id, "prompt_ids": prompt_ids, "prompt_cut": 0}
-        aligned_row: dict[str, Any] = {"pair_id": pair_id}
+        aligned_row: dict[str, Any] = {"pair_id": pair_id, "flipped": False}
         for name, low, high in (("chosen", 2, 40), ("rejected", 20, VOCABULARY)):
             length = int(random.integers(3, 14))
             weights = random.dirichlet(np.ones(length))
@@ -104,6 +108,18 @@ def make_rows(start: Manifest, pairs: int, seed: int = 0, prefix: str = "pair", 
     return rows
 
 
+def make_third(rows: Rows, start: Manifest, seed: int = 7) -> list[dict[str, Any]]:
+    """Rows of `third`: a random response after every pair's prompt, with the start's log-probs."""
+    random = np.random.default_rng(seed)
+    model = LogProbModel(load_model(start, "float32", "cpu"))
+    found = []
+    for row in rows["tokens"]:
+        ids = random.integers(2, VOCABULARY, int(random.integers(2, 12))).tolist()
+        [[logps]] = response_logps(model, [Prompted(row["prompt_ids"], [ids])], 4096)
+        found.append({"pair_id": row["pair_id"], "third_ids": ids, "third_logps": logps.tolist()})
+    return found
+
+
 def write_split(data: Path, split: str, rows: Rows, pairs_per_shard: int = 5) -> None:
     """Shards by position in `tokens`; the other artifacts' rows lie in the shard of their pair."""
     ids = [row["pair_id"] for row in rows["tokens"]]
@@ -111,17 +127,29 @@ def write_split(data: Path, split: str, rows: Rows, pairs_per_shard: int = 5) ->
     for shard in range(shards):
         begin, end = shard * pairs_per_shard, min((shard + 1) * pairs_per_shard, len(ids))
         for name, schema in SCHEMAS.items():
-            kept = [row for row in rows[name] if row["pair_id"] in ids[begin:end]]
+            kept = [row for row in rows.get(name, []) if row["pair_id"] in ids[begin:end]]
             table = pa.Table.from_pylist(kept, schema=schema)
             facts = {"key": "test", "artifact": name, "split": split, "shards": shards, "rows": [begin, end]}
+            if name not in rows:
+                facts["skipped"] = "not needed"
             write_table(data / name / split / part_name(shard), table, facts)
+
+
+def mark_third(data: Path, objective: str) -> None:
+    """Footers of `third` name the kind that an objective takes, as if the stage had made it for this one."""
+    kind = third_kind(objective)
+    for path in (data / "third").glob("*/*.parquet"):
+        facts = read_facts(path)
+        if kind and "skipped" not in facts and facts.get("kind") != kind:
+            write_table(path, read_table(path, THIRD), {**facts, "kind": kind})
 
 
 def make_job(
     root: Path, start: Manifest, params: Mapping[str, Any] | None = None, runtime: Mapping[str, Any] | None = None
 ) -> Job:
-    """A job on `root/data`, working in `root/work`."""
+    """A job on `root/data`, whose third responses become those of its objective, working in `root/work`."""
     chosen = TrainParams(**{**PARAMS, **(params or {})})
+    mark_third(root / "data", chosen.objective)
     return Job(
         chosen,
         RuntimeParams(**{"device": "cpu", "threads": 1, "micro_batch_tokens": 48, **(runtime or {})}),

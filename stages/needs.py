@@ -1,0 +1,44 @@
+"""What the chosen weight source and objective need of the other stages: `data/needs/`."""
+
+from pipeline.config.needs import needs
+from pipeline.config.objective import find_spec
+from pipeline.config.prepare import PrepareParams
+from pipeline.config.reference import ReferenceParams
+from pipeline.config.score import ScoreParams
+from pipeline.config.third import ThirdParams
+from pipeline.config.train import TrainParams
+from pipeline.config.weights import WeightsParams
+from pipeline.errors import DataError
+from pipeline.io.atomic import write_json
+from pipeline.io.parquet import read_table
+from pipeline.models.manifest import read_manifest
+from pipeline.schemas.pairs import PAIRS
+from stages.common import Stage, main
+
+
+def work(stage: Stage) -> None:
+    """One file for each stage that can go without work."""
+    source = stage.params("weights", WeightsParams).source
+    objective = stage.params("train", TrainParams).objective
+    if "gold" in find_spec(objective).needs:
+        _check_gold(stage, objective)
+    dtype = stage.params("reference", ReferenceParams).dtype
+    found = needs(source, objective, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
+    for name, need in found.items():
+        if name == "scores":
+            need["models"] = {role: read_manifest(stage.path(f"models/{role}.json")).digest for role in need["models"]}
+        write_json(stage.path(f"data/needs/{name}.json"), need)
+
+
+def _check_gold(stage: Stage, objective: str) -> None:
+    table = read_table(stage.path("data/pairs/train.parquet"), PAIRS, ["gold"])
+    if table["gold"].null_count == len(table):
+        params = stage.params("prepare", PrepareParams)
+        raise DataError(
+            f"train.objective: {objective} takes a third, best response, and no row of prepare.train: {params.train}"
+            " has a field `gold`; add it to the data, or choose another objective"
+        )
+
+
+if __name__ == "__main__":
+    main("needs", work)

@@ -1,0 +1,171 @@
+"""Rows of the matrix of weight sources and objectives, through all stages, on sample pairs and a tiny random model."""
+
+import json
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from pipeline.io.parquet import read_facts
+from stages.common import main
+from tests.e2e.conftest import Project
+
+pytestmark = pytest.mark.e2e
+FIRST = ("model", "prepare", "tokenize")
+MAKING = ("needs", "render", "extract", "postprocess", "score", "realign", "reference", "third")
+ROWS: dict[str, dict[str, Any]] = {
+    "dpo": {"weights.source": "uniform", "train.objective": "dpo"},
+    "random twdpo": {"weights.source": "random"},
+    "d2po": {"weights.source": "decay", "weights.decay": {"gamma": 0.9}},
+    "tis-dpo": {"weights.source": "contrast"},
+    "tis-dpo, ranks, ipo": {
+        "weights.source": "contrast",
+        "weights.contrast": {"transform": "rank_based"},
+        "train.objective": "ipo",
+    },
+    "cdpo": {"weights.source": "critical"},
+    "sepo": {
+        "weights.source": "contrast",
+        "weights.contrast": {"transform": "select", "select_share": 0.3},
+        "score.contrast": {"models": "given"},
+        "train.objective": "sepo",
+    },
+    "ti-dpo": {"weights.source": "gradient", "train.objective": "tidpo"},
+    "ti-dpo, code": {
+        "weights.source": "gradient",
+        "weights.gradient": {"span": "sequence", "scale": "mean1"},
+        "train.objective": "tidpo_tdpo2",
+    },
+    "kto": {"weights.source": "uniform", "train.objective": "kto"},
+    "simpo": {"weights.source": "uniform", "train.objective": "simpo"},
+    "tdpo1": {"weights.source": "uniform", "train.objective": "tdpo1"},
+    "tpo": {"weights.source": "uniform", "train.objective": "tpo"},
+}
+
+
+@pytest.fixture(scope="module")
+def tokenized(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose pairs, each with its chosen response as the gold one, are tokenized; with another tiny model."""
+    project = fresh_project.copy(tmp_path_factory.mktemp("matrix") / "repo")
+    _other_model(project)
+    for name in ("train", "test"):
+        file = project.root / "data" / "sample" / f"{name}.jsonl"
+        rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:24]]
+        file.write_text("".join(json.dumps({**row, "gold": _text(row["chosen"])}) + "\n" for row in rows))
+    project.set(
+        {
+            "model.positive": {"source": "folder", "name": "other", "revision": None, "chat_template": None},
+            "third.max_new_tokens": 8,
+            "train.epochs": 1,
+            "train.max_steps": 2,
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        run(project, patch, *FIRST)
+    return project
+
+
+def _text(response: Any) -> str:
+    return response if isinstance(response, str) else response[-1]["content"]
+
+
+def _other_model(project: Project) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tiny = project.root / "tiny"
+    model = AutoModelForCausalLM.from_pretrained(tiny)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn_like(parameter)
+    model.save_pretrained(project.root / "other")
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(project.root / "other")
+
+
+def run(project: Project, patch: pytest.MonkeyPatch, *stages: str) -> None:
+    """Stages in this process, on the project's data."""
+    patch.setenv("DVC_ROOT", str(project.root))
+    for stage in stages:
+        main(stage, import_module(f"stages.{stage}").work)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_a_row_goes_through_all_stages(
+    row: str, tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    project.set(ROWS[row])
+    run(project, monkeypatch, *MAKING, "train", "evaluate", "report")
+    metrics = json.loads((project.root / "reports" / "metrics" / "train.json").read_text())
+    assert metrics["steps"] == 2
+    assert np.isfinite(metrics["last_tenth"]["loss"])
+    evaluated = json.loads((project.root / "reports" / "metrics" / "evaluate.json").read_text())
+    assert evaluated["pairs"] > 0
+    page = (project.root / "reports" / "index.md").read_text(encoding="utf-8")
+    assert f"from source `{ROWS[row]['weights.source']}`" in page
+    assert "No judge was asked" in page
+    aligned = pl.scan_parquet(project.root / "data" / "aligned" / "train").collect()
+    assert len(aligned) > 0
+    for name in ("judge", "attention", "weights"):
+        assert read_facts(project.root / "data" / name / "train" / "part-00000.parquet")["skipped"]
+
+
+def test_a_judge_that_writes_no_list_costs_no_work(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A random model's answers are no lists: every pair is refused with a reason, and training says where to look."""
+    project = tokenized.copy(tmp_path / "repo")
+    project.set({"weights.source": "verbalized", "score.verbalized": {"max_new_tokens": 8, "min_matched": 0.9}})
+    run(project, monkeypatch, *MAKING)
+    metrics = json.loads((project.root / "reports" / "metrics" / "score.json").read_text())
+    assert metrics["train"]["pairs"] == 0
+    assert sum(metrics["refused"].values()) > 0
+    refused = pl.read_parquet(project.root / "data" / "refused" / "score.parquet")
+    pairs = pl.read_parquet(project.root / "data" / "pairs" / "train.parquet").with_row_index("row")
+    joined = refused.filter(pl.col("split") == "train").join(pairs.with_columns(pl.col("row").cast(pl.Int64)), on="row")
+    assert len(joined) > 0
+    assert joined["pair_id"].to_list() == joined["pair_id_right"].to_list()
+    with pytest.raises(SystemExit, match="no usable pair; data/refused/ says why"):
+        run(project, monkeypatch, "train")
+
+
+def test_flipped_labels_leave_attention_and_reference_alone(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    project.set({"realign.flip_labels": 0.4})
+    run(project, monkeypatch, *MAKING)
+    before = project.files("data/attention", "data/reference")
+    aligned = {split: pl.scan_parquet(project.root / "data/aligned" / split).collect() for split in ("train", "test")}
+    assert 0 < aligned["train"]["flipped"].sum() < len(aligned["train"])
+    assert aligned["test"]["flipped"].sum() == 0
+    project.set({"realign.flip_labels": 0.0})
+    run(project, monkeypatch, "realign")
+    assert project.files("data/attention", "data/reference") == before
+    straight = pl.scan_parquet(project.root / "data" / "aligned" / "train").collect()
+    assert straight["chosen_weights"].to_list() == aligned["train"]["chosen_weights"].to_list()
+
+
+def test_an_objective_without_its_third_response_is_refused(
+    fresh_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = fresh_project.copy(tmp_path / "repo")
+    project.set({"weights.source": "uniform", "train.objective": "tpo"})
+    with pytest.raises(SystemExit, match=r"train.objective: tpo takes a third.*prepare.train: train.jsonl"):
+        run(project, monkeypatch, "model", "prepare", "needs")
+
+
+def test_an_oracle_of_another_vocabulary_is_refused(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    tokenizer = project.root / "other" / "tokenizer.json"
+    content = json.loads(tokenizer.read_text(encoding="utf-8"))
+    content["added_tokens"][0]["content"] += "!"
+    tokenizer.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"model.positive: other has another tokenizer than model.start \(tiny\)"):
+        run(project, monkeypatch, "model")
