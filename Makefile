@@ -6,7 +6,7 @@ export DVC_NO_ANALYTICS := 1
 MODEL := models/packaged/SmolLM2-135M-Instruct/model.safetensors
 INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test test-vllm doctor plan bench-extract bench-train sample-run lint types code-deps clean-work help
+.PHONY: run test test-vllm doctor plan profile compare compare-docs bench-extract bench-train sample-run lint types code-deps clean-work help
 
 run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
 	dvc repro
@@ -34,6 +34,16 @@ bench-extract: .venv/.run $(MODEL) ## time the extraction engine against the off
 
 bench-train: .venv/.test $(MODEL) ## time the trainer against TRL's DPOTrainer on the same pairs
 	python -m benchmarks.train $(ARGS)
+
+profile: .venv/.run ## write a profile into params.yaml: make profile NAME=clean
+	python -m pipeline.config.profile $(NAME)
+
+compare: .venv/.run $(MODEL) ## train the rows of compare/params.yaml from one start and write one table
+	dvc repro compare/dvc.yaml
+
+compare-docs: ## keep the table of the last comparison under docs/
+	rm -rf docs/compare && mkdir -p docs/compare
+	cp reports/compare/* docs/compare/
 
 sample-run: ## keep the report of the last run under docs/
 	rm -rf docs/sample-run && mkdir -p docs/sample-run

@@ -1,0 +1,150 @@
+"""One row of the comparison: the stages one after the other in a folder of its own, `.work/compare/<row>/`.
+
+Rows share one store of results (`.work/compare/store`): a stage that finds there what it would make takes it. So a row
+trains again only when something that its training depends on has changed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipeline.config.check import check_all
+from pipeline.config.load import read_params
+from pipeline.config.merge import merged
+from pipeline.data.pairs import open_pairs
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.io.atomic import atomic_path, write_json
+from pipeline.io.closure import code_digest
+from pipeline.io.digest import tree_digest, value_digest
+from pipeline.io.work import KEEP
+from stages.common import CODE, main
+
+HERE = (
+    "model", "prepare", "needs", "render", "extract", "postprocess", "tokenize", "score", "realign", "reference",
+    "third",
+)  # fmt: skip
+"""Stages that run in this process: starting one for each would take longer than most of them."""
+ALONE = ("train", "evaluate")
+"""Stages whose memory is measured."""
+KEPT = {
+    "pairs.parquet": "reports/evaluate/pairs.parquet",
+    "seconds.tsv": "reports/train/plots/metrics/train/seconds.tsv",
+    "memory_mib.tsv": "reports/train/plots/metrics/train/memory_mib.tsv",
+}
+"""What of a row's folder the table reads, beside params and lengths of answers. No text."""
+LONGEST_PROMPT = 400
+"""Characters of a prompt that is answered."""
+
+
+def run_row(root: Path, name: str) -> None:
+    """Make `compare/rows/<name>/`. Raises ConfigError where any listed row is unknown or has params that don't fit."""
+    comparison = read_params(root / "compare" / "params.yaml")
+    for listed in dict.fromkeys([name, *comparison["rows"]]):
+        with TemporaryDirectory() as nowhere:
+            _write_params(Path(nowhere), row_params(root, comparison, listed))
+    folder, params = root / ".work" / "compare" / name, row_params(root, comparison, name)
+    _prepare(root, folder)
+    _write_params(folder, params)
+    _run_here(folder, ("model", "prepare"))
+    asked = merged(params, {"evaluate": {"prompts": _prompts(folder, comparison["answers"])}})
+    _write_params(folder, asked)
+    _run_here(folder, HERE[2:])
+    _run_alone(name, folder, "train")
+    _evaluate(name, folder, asked)
+    _publish(folder, root / "compare" / "rows" / name, params)
+
+
+def row_params(root: Path, comparison: dict[str, Any], name: str) -> dict[str, Any]:
+    """The params of a row, with paths that hold wherever its stages run. Raises ConfigError for an unknown row."""
+    if name not in comparison["all"]:
+        raise ConfigError(f"compare/params.yaml: no row {name!r} under `all`; there are {', '.join(comparison['all'])}")
+    params = merged(read_params(root / "params.yaml"), comparison["base"], comparison["all"][name] or {})
+    named = [(params["prepare"], "folder")]
+    for ref in params["model"].values():
+        if isinstance(ref, dict):
+            named += [(ref, "chat_template")] + ([(ref, "name")] if ref["source"] == "folder" else [])
+    for place, key in named:
+        if place.get(key):
+            place[key] = str((root / place[key]).resolve())
+    return params
+
+
+def _prepare(root: Path, folder: Path) -> None:
+    """The row's folder: its work folders are the store, its packaged model is the repository's."""
+    store = root / ".work" / "compare" / "store"
+    store.mkdir(parents=True, exist_ok=True)
+    (store / KEEP).touch()
+    (folder / "models").mkdir(parents=True, exist_ok=True)
+    for link, target in ((folder / ".work", store), (folder / "models" / "packaged", root / "models" / "packaged")):
+        if not link.is_symlink():
+            target.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(target, target_is_directory=True)
+
+
+def _write_params(folder: Path, params: dict[str, Any]) -> None:
+    with atomic_path(folder / "params.yaml") as temporary:
+        with temporary.open("w", encoding="utf-8") as stream:
+            YAML().dump(params, stream)
+        check_all(temporary)
+
+
+def _run_here(folder: Path, stages: tuple[str, ...]) -> None:
+    os.environ["DVC_ROOT"] = str(folder)
+    for stage in stages:
+        main(stage, import_module(f"stages.{stage}").work)
+
+
+def _run_alone(name: str, folder: Path, stage: str) -> None:
+    environment = {**os.environ, "DVC_ROOT": str(folder), "PYTHONPATH": str(CODE)}
+    done = subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=folder, env=environment, check=False)
+    if done.returncode:
+        raise PipelineError(f"row {name}: stage {stage} failed; its message is above")
+
+
+def _evaluate(name: str, folder: Path, params: dict[str, Any]) -> None:
+    """Unless the same was evaluated before: `evaluate` has no work folder that would tell."""
+    read = [folder / part for part in ("models/policy", "models/start.json", "data/tokens/test", "data/aligned/test")]
+    made_from = {
+        "inputs": tree_digest(read),
+        "params": {part: params[part] for part in ("evaluate", "train")},
+        "code": code_digest(CODE / "stages" / "evaluate.py", CODE),
+    }
+    marker = folder / "reports" / "evaluate" / "made-from"
+    if marker.is_file() and marker.read_text(encoding="utf-8") == value_digest(made_from):
+        return
+    _run_alone(name, folder, "evaluate")
+    marker.write_text(value_digest(made_from), encoding="utf-8")
+
+
+def _prompts(folder: Path, number: int) -> list[str]:
+    """The first short test prompts of a single turn."""
+    pairs = open_pairs(folder / "data" / "pairs" / "test.parquet")
+    turns = (pair["prompt"] for pair in pairs.records(0, pairs.table.num_rows))
+    alone = [turn[0]["content"] for turn in turns if len(turn) == 1 and len(turn[0]["content"]) <= LONGEST_PROMPT]
+    return alone[:number]
+
+
+def _publish(folder: Path, out: Path, params: dict[str, Any]) -> None:
+    """Figures, params and lengths; the answered prompts and the answers stay in the row's folder."""
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    for name, source in KEPT.items():
+        shutil.copyfile(folder / source, out / name)
+    answers = YAML(typ="safe").load((folder / "reports" / "evaluate" / "answers.json").read_text(encoding="utf-8"))
+    write_json(out / "row.json", {"params": params, "answer_tokens": [answer["tokens"] for answer in answers]})
+
+
+if __name__ == "__main__":
+    try:
+        run_row(Path(os.environ.get("DVC_ROOT", ".")).resolve(), sys.argv[1])
+    except IndexError:
+        sys.exit("usage: python -m stages.compare_row ROW")
+    except PipelineError as error:
+        sys.exit(f"compare: {error}")
