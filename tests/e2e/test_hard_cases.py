@@ -10,7 +10,9 @@ from tests.e2e.conftest import Project
 
 pytestmark = pytest.mark.e2e
 
-BEFORE_TRAINING = ("model", "prepare", "render", "extract", "postprocess", "tokenize", "realign", "reference")
+BEFORE_TRAINING = (
+    "model", "prepare", "needs", "render", "extract", "postprocess", "tokenize", "realign", "reference",
+)  # fmt: skip
 
 
 def test_hard_cases_end_where_the_table_says(

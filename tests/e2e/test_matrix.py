@@ -19,9 +19,7 @@ FIRST = ("model", "prepare", "tokenize")
 MAKING = ("needs", "render", "extract", "postprocess", "score", "realign", "reference", "third")
 ROWS: dict[str, dict[str, Any]] = {
     "dpo": {"weights.source": "uniform", "train.objective": "dpo"},
-    "random twdpo": {"weights.source": "random"},
     "d2po": {"weights.source": "decay", "weights.decay": {"gamma": 0.9}},
-    "tis-dpo": {"weights.source": "contrast"},
     "tis-dpo, ranks, ipo": {
         "weights.source": "contrast",
         "weights.contrast": {"transform": "rank_based"},
@@ -34,17 +32,17 @@ ROWS: dict[str, dict[str, Any]] = {
         "score.contrast": {"models": "given"},
         "train.objective": "sepo",
     },
-    "ti-dpo": {"weights.source": "gradient", "train.objective": "tidpo"},
     "ti-dpo, code": {
         "weights.source": "gradient",
         "weights.gradient": {"span": "sequence", "scale": "mean1"},
         "train.objective": "tidpo_tdpo2",
     },
-    "kto": {"weights.source": "uniform", "train.objective": "kto"},
-    "simpo": {"weights.source": "uniform", "train.objective": "simpo"},
-    "tdpo1": {"weights.source": "uniform", "train.objective": "tdpo1"},
+    "kto": {"weights.source": "random", "train.objective": "kto"},
     "tpo": {"weights.source": "uniform", "train.objective": "tpo"},
 }
+"""Every source without a judge, every kind of need; tests/train/test_objectives.py trains all objectives."""
+SHOWN = ("d2po", "sepo")
+"""Rows whose report is made too."""
 
 
 @pytest.fixture(scope="module")
@@ -99,19 +97,21 @@ def test_a_row_goes_through_all_stages(
 ) -> None:
     project = tokenized.copy(tmp_path / "repo")
     project.set(ROWS[row])
-    run(project, monkeypatch, *MAKING, "train", "evaluate", "report")
+    run(project, monkeypatch, *MAKING, "train", "evaluate")
     metrics = json.loads((project.root / "reports" / "metrics" / "train.json").read_text())
     assert metrics["steps"] == 2
     assert np.isfinite(metrics["last_tenth"]["loss"])
     evaluated = json.loads((project.root / "reports" / "metrics" / "evaluate.json").read_text())
     assert evaluated["pairs"] > 0
-    page = (project.root / "reports" / "index.md").read_text(encoding="utf-8")
-    assert f"from source `{ROWS[row]['weights.source']}`" in page
-    assert "No judge was asked" in page
     aligned = pl.scan_parquet(project.root / "data" / "aligned" / "train").collect()
     assert len(aligned) > 0
     for name in ("judge", "attention", "weights"):
         assert read_facts(project.root / "data" / name / "train" / "part-00000.parquet")["skipped"]
+    if row in SHOWN:
+        run(project, monkeypatch, "report")
+        page = (project.root / "reports" / "index.md").read_text(encoding="utf-8")
+        assert f"from source `{ROWS[row]['weights.source']}`" in page
+        assert "No judge was asked" in page
 
 
 def test_a_judge_that_writes_no_list_costs_no_work(

@@ -29,8 +29,7 @@ TIMEOUT = 120
 CASES: dict[str, dict[str, Any]] = {
     "kto": {"objective": "kto"},
     "tpo": {"objective": "tpo"},
-    "tidpo_tdpo2": {"objective": "tidpo_tdpo2"},
-    "tdpo2 with LoRA": {"objective": "tdpo2", "lora": {"rank": 4, "alpha": 8}, "learning_rate": 1e-2},
+    "tidpo_tdpo2 with LoRA": {"objective": "tidpo_tdpo2", "lora": {"rank": 4, "alpha": 8}, "learning_rate": 1e-2},
 }
 
 
