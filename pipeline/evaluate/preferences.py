@@ -82,8 +82,8 @@ def check_finite(numbers: dict[str, float], pair_id: str) -> None:
     """Raises NonFiniteError that names the pair and the numbers."""
     if broken := [name for name, value in numbers.items() if not np.isfinite(value)]:
         raise NonFiniteError(
-            f"evaluate: pair {pair_id}: {', '.join(broken)} not finite; the policy in models/policy or the log-probs in"
-            " data/reference are broken for this pair: look at reports/train for the step where training diverged"
+            f"evaluate: pair {pair_id}: {', '.join(broken)} not finite; the policy in models/policy or its start is"
+            " broken for this pair: look at reports/train for the step where training diverged"
         )
 
 
