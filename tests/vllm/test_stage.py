@@ -26,7 +26,7 @@ def extracted(tmp_path_factory, default_model_dir):
     project = Project(folder)
     runtime = {"runtime.threads": 2, "runtime.vllm_kv_cache_gib": 0.1}
     project.set(TINY | runtime | {"prepare.limit": 12, "extract.heads": "each"})
-    for stage in ("model", "prepare", "render"):
+    for stage in ("model", "prepare", "needs", "render"):
         project.stage(stage)
     projects = {"transformers": project, "vllm": project.copy(tmp_path_factory.mktemp("vllm") / "repo")}
     for backend, of in projects.items():
