@@ -4,6 +4,7 @@ The logits of a batch are never stored whole. What is made of a block of them is
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -28,14 +29,34 @@ def head_logits(
 ) -> Tensor:
     """float32 logits [n, v] of hidden states [n, H] over the words of a vocabulary [V, H], soft-capped."""
     head = weight[words]
-    if not head.is_cuda or head.dtype == torch.float32 or hidden.dtype != head.dtype:
-        # Only CUDA makes float32 products of 16-bit factors without a copy.
+    if hidden.dtype != head.dtype or head.dtype == torch.float32:
         logits = hidden.float() @ head.float().T
-    else:
+    elif head.is_cuda:
         logits = torch.mm(hidden, head.T, out_dtype=torch.float32)
+    else:
+        # Only CUDA makes float32 products of 16-bit factors without a copy.
+        with _products_of_16_bits(head.dtype):
+            logits = hidden.float() @ head.float().T
     if bias is not None:
         logits += bias[words].float()
     return logits if softcap is None else logits.div_(softcap).tanh_().mul_(softcap)
+
+
+@contextmanager
+def _products_of_16_bits(dtype: torch.dtype) -> Iterator[None]:
+    """Within it, float32 products on the CPU take their factors as bfloat16 where they came from it.
+
+    Nothing is rounded that was not before, and sums stay float32; where the CPU has units for bfloat16 (AMX, AVX-512)
+    these products are four to five times as fast.
+    """
+    matmul = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = matmul.fp32_precision
+    if dtype == torch.bfloat16:
+        matmul.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        matmul.fp32_precision = before
 
 
 def softcap_slope(logits: Tensor, softcap: float | None) -> Tensor | None:
