@@ -119,6 +119,8 @@ def _evaluate(name: str, folder: Path, params: dict[str, Any]) -> None:
     marker = folder / "reports" / "evaluate" / "made-from"
     if marker.is_file() and marker.read_text(encoding="utf-8") == value_digest(made_from):
         return
+    # Killed from here on, its figures are of no params that the marker would name.
+    marker.unlink(missing_ok=True)
     _run_alone(name, folder, "evaluate")
     marker.write_text(value_digest(made_from), encoding="utf-8")
 
