@@ -1,17 +1,22 @@
 """What the chosen weight source and objective need of the other stages: `data/needs/`."""
 
+from collections.abc import Iterable
+
 from pipeline.config.needs import needs
 from pipeline.config.objective import find_spec
 from pipeline.config.prepare import PrepareParams
 from pipeline.config.reference import ReferenceParams
 from pipeline.config.score import ScoreParams
 from pipeline.config.third import ThirdParams
+from pipeline.config.tokenize import TokenizeParams
 from pipeline.config.train import TrainParams
 from pipeline.config.weights import WeightsParams
 from pipeline.errors import DataError
 from pipeline.io.atomic import write_json
 from pipeline.io.parquet import read_table
 from pipeline.models.manifest import read_manifest
+from pipeline.models.named import named_model
+from pipeline.models.scoring import check_same_words, check_scoring
 from pipeline.schemas.pairs import PAIRS
 from stages.common import Stage, main
 
@@ -24,10 +29,20 @@ def work(stage: Stage) -> None:
         _check_gold(stage, objective)
     dtype = stage.params("reference", ReferenceParams).dtype
     found = needs(source, objective, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
+    _check_models(stage, source, found["scores"]["models"])
     for name, need in found.items():
         if name == "scores":
             need["models"] = {role: read_manifest(stage.path(f"models/{role}.json")).digest for role in need["models"]}
         write_json(stage.path(f"data/needs/{name}.json"), need)
+
+
+def _check_models(stage: Stage, source: str, contrasted: Iterable[str]) -> None:
+    """Of all models that are to give log-probs; a judge that writes its scores is not among them."""
+    limits = stage.params("tokenize", TokenizeParams)
+    for role in sorted({"start", *contrasted} - {"judge"}):
+        check_scoring(named_model(stage.root, role), limits.max_tokens)
+    if source == "critical":
+        check_same_words(named_model(stage.root, "positive"), named_model(stage.root, "negative"))
 
 
 def _check_gold(stage: Stage, objective: str) -> None:

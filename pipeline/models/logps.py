@@ -17,10 +17,7 @@ from pipeline.models.kls import token_kls
 from pipeline.models.packed.attention import PackedAttention
 from pipeline.models.packed.layout import PackedRow
 from pipeline.models.rope import longrope_boundaries
-
-# Architectures whose logits are `head(body(x))`, soft-capped where the config says so, and nothing else. Others scale
-# their logits (Cohere, Granite) or add to them: a wrong log-probability looks like a right one, so they are refused.
-SUPPORTED_MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "phi3")
+from pipeline.models.scoring import SUPPORTED_MODEL_TYPES
 
 
 class Reference(Protocol):

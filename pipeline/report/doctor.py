@@ -15,7 +15,7 @@ from pipeline.attention.architectures import check_architecture, resolve_heads, 
 from pipeline.attention.backends import check_engine
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
-from pipeline.config.model import ModelParams, ModelRef
+from pipeline.config.model import ModelRef
 from pipeline.config.needs import models_of
 from pipeline.config.objective import find_spec
 from pipeline.data.checks import usable_pair
@@ -26,10 +26,9 @@ from pipeline.models.chat import Chat
 from pipeline.models.device import choose_device
 from pipeline.models.generation.base import stop_ids
 from pipeline.models.load import context_length, load_config, load_tokenizer
-from pipeline.models.logps import SUPPORTED_MODEL_TYPES
 from pipeline.models.manifest import Manifest
 from pipeline.models.resolve import resolve
-from pipeline.models.rope import longrope_boundaries
+from pipeline.models.scoring import check_scoring
 from pipeline.models.vocabulary import check_vocabulary
 from pipeline.train.trackers import check_installed
 from pipeline.weights.choose import choose_heads
@@ -65,7 +64,7 @@ def examine(root: Path) -> Iterator[Finding]:
     for role in ("judge", "start"):
         yield from _model(role, models.ref(role), sections, root, sizes)
     for role in ("positive", "negative"):
-        yield from _contrasted(role, models, root, sizes)
+        yield from _contrasted(role, sections, root, sizes)
     yield from _memory(sections, sizes)
     yield from _disk(root, sizes, sections)
 
@@ -118,11 +117,10 @@ def _model(role: str, ref: ModelRef, sections: dict[str, Any], root: Path, sizes
     if found.level == "error":
         return
     manifest = manifests[0]
-    limit = None
     if role == "start":
-        checks, limit = _start_checks, ("tokenize.max_tokens", sections["tokenize"].max_tokens)
+        checks = _start_checks
     elif sections["weights"].source == "judge":
-        checks, limit = _judge_checks, ("render.max_tokens", sections["render"].max_tokens)
+        checks = _judge_checks
     elif sections["weights"].source == "verbalized":
         checks = _writer_checks
     else:
@@ -132,16 +130,11 @@ def _model(role: str, ref: ModelRef, sections: dict[str, Any], root: Path, sizes
     sizes[role] = _parameters(config)
     for check, fine in checks(manifest, config, sections):
         yield _tried(check, fine)
-    if limit:
-        name, tokens = limit
-        context = context_length(config)
-        level: Literal["ok", "error"] = "ok" if context >= tokens else "error"
-        remedy = "" if level == "ok" else f": lower {name} or choose another model"
-        yield Finding(level, f"model.{role}: reads {context} tokens, {name} is {tokens}{remedy}")
 
 
-def _contrasted(role: str, models: ModelParams, root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
+def _contrasted(role: str, sections: dict[str, Any], root: Path, sizes: dict[str, int]) -> Iterator[Finding]:
     """`model` compares both with the start, whatever the weight source; one that is the start has nothing to fail."""
+    models = sections["model"]
     ref, start = models.ref(role), models.start_ref
     if ref == start:
         sizes |= {role: sizes["start"]} if "start" in sizes else {}
@@ -153,6 +146,8 @@ def _contrasted(role: str, models: ModelParams, root: Path, sizes: dict[str, int
     def check() -> None:
         manifest = resolve(ref, role, root)
         check_vocabulary(manifest, resolve(start, "start", root))
+        if role in models_of(sections["weights"].source, sections["score"]):
+            check_scoring(manifest, sections["tokenize"].max_tokens)
         sizes[role] = _parameters(load_config(manifest))
 
     yield _tried(check, f"model.{role}: is there, with the start's tokenizer")
@@ -176,7 +171,16 @@ def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
         lambda: choose_heads(sections["postprocess"].heads, resolve_heads(extract.heads, heads), extract.source),
         f"extract.heads, postprocess.heads: the judge's layers have {heads} heads",
     )
-    runtime = sections["runtime"]
+    runtime, limit = sections["runtime"], sections["render"].max_tokens
+
+    def long_enough() -> None:
+        if (context := context_length(config)) < limit:
+            raise PipelineError(
+                f"model.judge: reads {context} tokens, render.max_tokens is {limit}: lower render.max_tokens or choose"
+                " another model"
+            )
+
+    yield long_enough, f"model.judge: reads render.max_tokens = {limit} tokens"
     yield (
         lambda: check_engine(runtime, config, choose_device(runtime.device)),
         f"runtime.backend: {runtime.backend} is installed and computes this judge",
@@ -204,26 +208,15 @@ def _writer_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[
 
 
 def _start_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
-    def known() -> None:
-        if config.model_type not in SUPPORTED_MODEL_TYPES:
-            raise PipelineError(
-                f"model.start: log-probs of {config.model_type!r} are not supported: {SUPPORTED_MODEL_TYPES}"
-            )
-
-    def short_enough() -> None:
-        longest = min(longrope_boundaries(config), default=None)
-        if longest is not None and sections["tokenize"].max_tokens > longest:
-            raise PipelineError(
-                f"tokenize.max_tokens: {sections['tokenize'].max_tokens} is beyond {longest}, from where on this start"
-                f" rotates all positions by other frequencies (longrope); lower it to {longest}"
-            )
-
+    limit = sections["tokenize"].max_tokens
     yield (
         lambda: check_installed(sections["runtime"].trackers),
         "runtime.trackers: installed, or none wanted",
     )
-    yield short_enough, "tokenize.max_tokens: within what one rotary embedding serves"
-    yield known, f"model.start: log-probs of {config.model_type} are known"
+    yield (
+        lambda: check_scoring(manifest, limit),
+        f"model.start: log-probs of {config.model_type} are known, up to tokenize.max_tokens = {limit}",
+    )
     yield (
         lambda: Chat(load_tokenizer(manifest), manifest.chat_template, role="start").end_of_turn_id,
         "model.start: chat template with an end of turn",

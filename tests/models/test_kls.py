@@ -10,8 +10,9 @@ from torch.nn.functional import kl_div
 from transformers import PreTrainedModel
 
 from pipeline.models.kls import token_kls
-from pipeline.models.logps import SUPPORTED_MODEL_TYPES, LogProbModel
+from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import PackedRow, Prompted, pack
+from pipeline.models.scoring import SUPPORTED_MODEL_TYPES
 from tests.models import tiny
 from tests.models.test_logps import gradients, items
 

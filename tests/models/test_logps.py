@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from transformers import GraniteConfig, GraniteForCausalLM, PreTrainedModel
 
 from pipeline.errors import ModelError
-from pipeline.models.logps import SUPPORTED_MODEL_TYPES, LogProbModel, token_logps
+from pipeline.models.logps import LogProbModel, token_logps
 from pipeline.models.packed.layout import Prompted, pack
+from pipeline.models.scoring import SUPPORTED_MODEL_TYPES
 from tests.models import tiny
 
 

@@ -87,11 +87,8 @@ def test_every_problem_is_found_not_only_the_first(quick: Path) -> None:
     assert "no file nowhere.jsonl" in found[0]
     assert "`extract.layers` asks for [30], but the judge has 30 layers" in found[1]
     assert "`extract.heads` asks for [9], but the judge's layers have 9 heads" in found[2]
-    assert (
-        found[3]
-        == "model.start: reads 8192 tokens, tokenize.max_tokens is 9000: lower tokenize.max_tokens or choose another"
-        " model"
-    )
+    assert "model.start: " in found[3]
+    assert "reads 8192 tokens, and tokenize.max_tokens is 9000; lower tokenize.max_tokens" in found[3]
 
 
 def test_heads_that_the_judge_lacks_are_named_before_they_are_cached(quick: Path) -> None:

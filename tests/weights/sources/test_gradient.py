@@ -10,7 +10,8 @@ from torch import Tensor
 
 from pipeline.config.score import GradientScores
 from pipeline.errors import NonFiniteError
-from pipeline.models.logps import SUPPORTED_MODEL_TYPES, LogProbModel
+from pipeline.models.logps import LogProbModel
+from pipeline.models.scoring import SUPPORTED_MODEL_TYPES
 from pipeline.weights.sources.base import PairScores
 from pipeline.weights.sources.gradient import GradientSource
 from tests.models import tiny
