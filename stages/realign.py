@@ -55,6 +55,8 @@ def _from_judge(
 ) -> tuple[bool, dict[str, int]]:
     """Carry the judge's weights over. Returns whether by characters, and the refused pairs by reason."""
     weights = Artifact(stage.path("data/weights"), WEIGHTS)
+    if weights.skipped:
+        raise ShardError(f"{weights.path}: was left empty, and weights.source is judge; run `dvc repro`")
     weight_shards = {split: weights.shards(split) for split in SPLITS}
     token_shards = {split: tokens.shards(split) for split in SPLITS}
     # Equal ids mean equal tokens only under one tokenizer; every artifact of tokens says under which it was made.
@@ -73,8 +75,11 @@ def _from_judge(
             [Refusal(split, positions[row], pair_id, no.reason, no.detail) for row, pair_id, no in refused],
         )
 
+    carried = params.model_dump(exclude={"flip_labels", "flip_seed"})
     run = stage.run(
-        {**params.model_dump(), "by_characters": by_characters}, {"weights": weights.digest, "tokens": tokens.digest}
+        {**carried, **_flips(params), "by_characters": by_characters},
+        {"weights": weights.digest, "tokens": tokens.digest},
+        facts={"source": "judge", **{name: weights.facts()[name] for name in ("model", "revision", "dtype")}},
     )
     return by_characters, map_shards(stage, run, [out], plan, make, may_refuse=True)
 
@@ -83,10 +88,10 @@ def _from_scores(
     stage: Stage, params: RealignParams, source: WeightsParams, tokens: Artifact, out: Out, plan: Plan
 ) -> dict[str, int]:
     """Weights from raw scores of the trained tokens, or from nothing but their number. Returns pairs refused."""
-    scores = Artifact(stage.path("data/scores"), SCORES) if source.source in SCORED else None
     token_shards = {split: tokens.shards(split) for split in SPLITS}
     untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
-    score_shards = {split: scores.shards(split) for split in SPLITS} if scores else {}
+    scores = Artifact(stage.path("data/scores"), SCORES) if source.source in SCORED else None
+    score_shards = {split: _scores_of(scores, split, source.source, of) for split, of in token_shards.items() if scores}
 
     def make(split: str, shard: int) -> Made:
         found = score_shards[split][shard].table() if scores else None
@@ -104,9 +109,27 @@ def _from_scores(
         )
 
     inputs = {"tokens": tokens.digest, **({"scores": scores.digest} if scores else {})}
-    flips = {"flip_labels": params.flip_labels, "flip_seed": params.flip_seed}
-    run = stage.run({**flips, "weights": source.model_dump()}, inputs)
+    made_by = {name: scores.facts()[name] for name in ("models", "dtype")} if scores else {}
+    used = source.in_use()
+    run = stage.run({**_flips(params), "weights": used}, inputs, facts={**used, **made_by})
     return map_shards(stage, run, [out], plan, make, may_refuse=True)
+
+
+def _scores_of(scores: Artifact, split: str, source: str, tokens: list[Shard]) -> list[Shard]:
+    """The shards of a split, of this source and beside those of `tokens`. Raises ShardError when they are not."""
+    shards = scores.shards(split)
+    if (made_by := scores.facts(split).get("source")) != source:
+        raise ShardError(
+            f"{scores.path}: holds scores of {made_by or 'no source'}, and weights.source is {source}; run `dvc repro`"
+        )
+    if [shard.rows for shard in shards] != [shard.rows for shard in tokens]:
+        raise ShardError(f"{scores.path / split}: other pairs to a shard than in data/tokens; run `dvc repro`")
+    return shards
+
+
+def _flips(params: RealignParams) -> dict[str, Any]:
+    """Which labels are flipped; the seed of none plays no part."""
+    return {"flip_labels": params.flip_labels, "flip_seed": params.flip_seed if params.flip_labels else None}
 
 
 def _flip(params: RealignParams, split: str) -> float:

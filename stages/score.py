@@ -1,6 +1,6 @@
 """Raw scores of the trained tokens, for weights that no judge's attention gives: `data/scores/`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pipeline.io.lists import arrays_of, list_array
 from pipeline.io.refusal import Refusal
 from pipeline.io.work import Out
 from pipeline.models.device import choose_device
+from pipeline.models.manifest import read_manifest
 from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
 from pipeline.schemas.scores import SCORES
 from pipeline.schemas.tokens import TOKENS
@@ -40,7 +41,7 @@ def work(stage: Stage) -> None:
     run = stage.run(
         {"source": source, "params": need["params"]},
         {"tokens": tokens.digest, **need["models"], **(_prompt_digests() if source == "verbalized" else {})},
-        facts={"source": source, "dtype": params.dtype},
+        facts={"source": source, "dtype": params.dtype, "models": _models(stage, need["models"])},
         mixable={"device": device.type, **({"backend": stage.runtime.backend} if source == "verbalized" else {})},
     )
 
@@ -67,6 +68,12 @@ def work(stage: Stage) -> None:
     refused = map_model_shards(stage, run, [out], plan, open_maker, devices, may_refuse=True)
     scores = Artifact(out.path, SCORES)
     stage.write_metrics({"source": source, **{split: _metrics(scores, split) for split in SPLITS}, "refused": refused})
+
+
+def _models(stage: Stage, roles: Iterable[str]) -> dict[str, dict[str, str | None]]:
+    """Name and revision of the models of a source, by role."""
+    manifests = {role: read_manifest(stage.path(f"models/{role}.json")) for role in roles}
+    return {role: {"model": of.name, "revision": of.revision} for role, of in manifests.items()}
 
 
 def _prompt_digests() -> dict[str, str]:

@@ -3,7 +3,7 @@
 METHODS 2.3, 3 and 4.2 to 4.5. What a change here costs is little: raw scores are cached, by params of section `score`.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -146,6 +146,11 @@ class WeightsParams(Section):
     critical: CriticalWeights = CriticalWeights()
     decay: DecayWeights = DecayWeights()
     random: RandomWeights = RandomWeights()
+
+    def in_use(self) -> dict[str, Any]:
+        """The source and its own part: what the weights depend on."""
+        part = getattr(self, self.source, None)
+        return {"source": self.source, "params": part.model_dump() if part else None}
 
 
 SCORED: tuple[WeightSource, ...] = ("verbalized", "gradient", "contrast", "critical")

@@ -114,6 +114,24 @@ def test_a_row_goes_through_all_stages(
         assert "No judge was asked" in page
 
 
+def test_scores_of_another_source_are_not_weighed(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    project.set(ROWS["dpo"])
+    run(project, monkeypatch, "needs", "render", "extract", "postprocess", "score")
+    project.set(ROWS["cdpo"] | {"train.objective": "twdpo"})
+    with pytest.raises(
+        SystemExit, match=r"data/scores: holds scores of no source, and weights\.source is critical; run `dvc repro`"
+    ):
+        run(project, monkeypatch, "realign")
+    project.set({"weights.source": "judge"})
+    with pytest.raises(
+        SystemExit, match=r"data/weights: was left empty, and weights\.source is judge; run `dvc repro`"
+    ):
+        run(project, monkeypatch, "realign")
+
+
 def test_a_judge_that_writes_no_list_costs_no_work(
     tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -49,6 +49,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         ({"evaluate.bootstrap_samples": 101}, ["evaluate", "report"]),
         ({"train.objective": "ipo"}, ["needs", "train", "evaluate", "report"]),
         ({"third.seed": 1, "score.gradient": {"norm": 2}}, ["needs"]),
+        ({"weights.decay": {"gamma": 0.9}, "realign.flip_seed": 1}, ["realign"]),
         ({"runtime.token_budget": 512, "runtime.micro_batch_tokens": 512}, []),
     ],
 )
@@ -64,7 +65,10 @@ def test_switching_the_source_and_back_finds_the_cached_artifacts(project: Proje
     assert set(first) == set(STAGES) - {"model", "prepare", "tokenize", "score", "third"}
     for name in ("judge", "attention", "weights", "reference"):
         assert len(pl.scan_parquet(project.root / "data" / name / "train").collect()) == 0, name
-    project.set({"weights.source": "judge", "train.objective": "twdpo", "train.settings": {}})
+    project.set({"weights.decay": {"gamma": 0.9}})
+    assert ran(project.run("dvc", "repro")) == ["realign"]
+    project.set({"weights.source": "judge", "weights.decay": {"gamma": 0.98, "first_exponent": 0}})
+    project.set({"train.objective": "twdpo", "train.settings": {}})
     assert ran(project.run("dvc", "repro")) == []
     assert len(pl.scan_parquet(project.root / "data" / "attention" / "train").collect()) > 0
 
