@@ -10,7 +10,7 @@ from pipeline.config.load import read_params
 from pipeline.config.merge import merged
 from pipeline.config.profile import profile_names, read_profile
 from pipeline.errors import ConfigError
-from stages.compare_row import _write_params
+from stages.compare_row import _write_params, row_params
 
 HERE = Path(__file__).resolve().parents[2]
 COMPARISON = read_params(HERE / "compare" / "params.yaml")
@@ -39,6 +39,12 @@ def test_a_profile_changes_no_row(profile: str) -> None:
         before, after = params_of(row, PARAMS), params_of(row, after_it)
         for section in ("model", "extract", "postprocess", "weights", "score", "realign", "third", "train"):
             assert before[section] == after[section], (row, section)
+
+
+def test_a_row_with_another_judge_keeps_the_start() -> None:
+    model = row_params(HERE, COMPARISON, "cross-model")["model"]
+    assert Path(model["judge"]["name"]).parts[-2:] == ("models", "other-judge")
+    assert model["start"] == COMPARISON["base"]["model"]["judge"]
 
 
 def test_params_that_do_not_fit_are_said_of_the_row(tmp_path: Path) -> None:
