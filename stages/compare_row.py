@@ -15,7 +15,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline.config.check import check_all
+from pipeline.config.check import check_params
 from pipeline.config.load import read_params
 from pipeline.config.merge import merged
 from pipeline.data.pairs import open_pairs
@@ -48,13 +48,13 @@ def run_row(root: Path, name: str) -> None:
     comparison = read_params(root / "compare" / "params.yaml")
     for listed in dict.fromkeys([name, *comparison["rows"]]):
         with TemporaryDirectory() as nowhere:
-            _write_params(Path(nowhere), row_params(root, comparison, listed))
+            _write_params(Path(nowhere), row_params(root, comparison, listed), listed)
     folder, params = root / ".work" / "compare" / name, row_params(root, comparison, name)
     _prepare(root, folder)
-    _write_params(folder, params)
+    _write_params(folder, params, name)
     _run_here(folder, ("model", "prepare"))
     asked = merged(params, {"evaluate": {"prompts": _prompts(folder, comparison["answers"])}})
-    _write_params(folder, asked)
+    _write_params(folder, asked, name)
     _run_here(folder, HERE[2:])
     _run_alone(name, folder, "train")
     _evaluate(name, folder, asked)
@@ -88,11 +88,12 @@ def _prepare(root: Path, folder: Path) -> None:
             link.symlink_to(target, target_is_directory=True)
 
 
-def _write_params(folder: Path, params: dict[str, Any]) -> None:
+def _write_params(folder: Path, params: dict[str, Any], name: str) -> None:
+    """The params.yaml of a row. Raises ConfigError, naming the row and not this file, where they do not fit."""
     with atomic_path(folder / "params.yaml") as temporary:
         with temporary.open("w", encoding="utf-8") as stream:
             YAML().dump(params, stream)
-        check_all(temporary)
+        check_params(read_params(temporary), f"row {name} of compare/params.yaml")
 
 
 def _run_here(folder: Path, stages: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 The sections are loaded by name, not imported: the code a stage depends on must not grow with other stages' params.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,12 @@ SECTIONS = {
 
 
 def check_all(path: Path) -> dict[str, Any]:
-    """Every section, validated alone and against the others. Raises one ConfigError with all problems."""
-    params = read_params(path)
+    """Every section of a params.yaml, validated alone and against the others. Raises ConfigError with all problems."""
+    return check_params(read_params(path), path)
+
+
+def check_params(params: Mapping[str, Any], where: Path | str) -> dict[str, Any]:
+    """The same of params in memory. `where`: what the message of the ConfigError begins with."""
     problems = [f"{name}: unknown section; known: {', '.join(SECTIONS)}" for name in params if name not in SECTIONS]
     sections: dict[str, Any] = {}
     for name, class_name in SECTIONS.items():
@@ -42,7 +47,7 @@ def check_all(path: Path) -> dict[str, Any]:
         sections[name] = section
     problems += _contradictions(sections)
     if problems:
-        raise ConfigError(problems_message(path, problems))
+        raise ConfigError(problems_message(where, problems))
     return sections
 
 

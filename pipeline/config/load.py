@@ -1,5 +1,6 @@
 """params.yaml to one section's model. YAML 1.2 through ruamel, as DVC reads it: PyYAML takes `1e-5` for a string."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,7 +35,7 @@ def load_section(path: Path, name: str, model: type[S]) -> S:
     return section
 
 
-def validate(params: dict[str, Any], name: str, model: type[S]) -> tuple[list[str], S | None]:
+def validate(params: Mapping[str, Any], name: str, model: type[S]) -> tuple[list[str], S | None]:
     """All problems of one section, as `path: what is wrong`, or the section. A missing section has its defaults."""
     try:
         content = params.get(name)
@@ -53,6 +54,6 @@ def _problem(section: str, detail: dict[str, Any]) -> str:
     return f"{where}: {what} (found {detail['input']!r})"
 
 
-def problems_message(path: Path, problems: list[str]) -> str:
-    """One message for all problems of a params file."""
-    return f"{path}: {len(problems)} problem(s)\n" + "\n".join(f"  {problem}" for problem in problems)
+def problems_message(where: Path | str, problems: list[str]) -> str:
+    """One message for all problems of a params file, or of what would become one."""
+    return f"{where}: {len(problems)} problem(s)\n" + "\n".join(f"  {problem}" for problem in problems)

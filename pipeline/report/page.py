@@ -13,6 +13,7 @@ from pipeline.report.data import data_section, judge_section
 from pipeline.report.evaluation import answers_section, evaluation_section
 from pipeline.report.examples import OFF, Example, choose_examples, examples_section
 from pipeline.report.numbers import percent, significant
+from pipeline.report.profiles import profiles_line
 from pipeline.report.provenance import provenance_section
 from pipeline.report.read import read_curves, read_json, read_metrics, read_refused
 from pipeline.report.weight_rows import weight_tables
@@ -25,7 +26,8 @@ def build_page(root: Path, figures: Path, params: ReportParams, all_params: Mapp
     """The page as Markdown; its images go into `figures`, which the page names `figures/`.
 
     `all_params`: the content of params.yaml. Text of pairs is read only where `params.include_text` is on.
-    Raises ShardError, naming the file, where something that it reads is missing or torn.
+    Raises ShardError, naming the file, where something that it reads is missing or torn, and ConfigError for a profile
+    that cannot be read.
     """
     metrics = {stage: read_metrics(root, stage) for stage in STAGES}
     shapes = gather_shapes(weight_tables(root, "train"))
@@ -43,7 +45,7 @@ def build_page(root: Path, figures: Path, params: ReportParams, all_params: Mapp
         ),
         "Judge": judge_section(metrics["extract"]),
         "Data": data_section(metrics, read_refused(root / "data" / "refused")),
-        "What this run was made of": provenance_section(root, all_params),
+        "What this run was made of": provenance_section(root, all_params, profiles_line(root, all_params)),
     }
     contents = " · ".join(f"[{title}](#{title.lower().replace(' ', '-')})" for title in sections)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())

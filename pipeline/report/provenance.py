@@ -20,14 +20,14 @@ _LEFT_OUT = ("runtime",)
 """Sections that cannot change a result and describe a machine."""
 
 
-def provenance_section(root: Path, params: Mapping[str, Any]) -> str:
-    """Models, library versions, sizes of the artifacts that are here, and params."""
+def provenance_section(root: Path, params: Mapping[str, Any], profiles: str) -> str:
+    """Models, library versions, sizes of the artifacts that are here, and params after the line on their `profiles`."""
     sizes = [(name, *_size(root / name)) for name in ARTIFACTS if (root / name).is_dir()]
     return "\n\n".join(
         [
             table(["", ""], _models_and_versions(root), left=2),
             table(["artifact", "files", "size"], [[f"`{name}`", f"{files:,}", size(b)] for name, files, b in sizes]),
-            "Params, without `runtime`:",
+            f"Params, without `runtime`. {profiles}",
             _fenced(params_text(params)),
         ]
     )

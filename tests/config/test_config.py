@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config.check import SECTIONS, check_all
-from pipeline.config.load import load_section
+from pipeline.config.check import SECTIONS, check_all, check_params
+from pipeline.config.load import load_section, read_params
+from pipeline.config.merge import merged
 from pipeline.config.postprocess import PostprocessParams
+from pipeline.config.profile import profile_names, read_profile
 from pipeline.config.train import TrainParams
 from pipeline.errors import ConfigError
+from tests.conftest import ROOT
 
 
 def write(path: Path, changes: dict[str, Any], root: Path) -> Path:
@@ -119,14 +122,6 @@ def test_a_missing_file_says_where_stages_run(tmp_path: Path) -> None:
         check_all(tmp_path / "params.yaml")
 
 
-def test_profiles_are_valid_over_the_committed_params(tmp_path: Path, root: Path) -> None:
-    yaml = YAML(typ="safe", pure=True)
-    profiles = sorted((root / "profiles").glob("*.yaml"))
-    assert {"paper.yaml", "official_code.yaml", "clean.yaml", "paper-llama3.yaml"} <= {file.name for file in profiles}
-    for file in profiles:
-        changes = {
-            f"{section}.{key}": value
-            for section, values in yaml.load(file.read_text(encoding="utf-8")).items()
-            for key, value in values.items()
-        }
-        check_all(write(tmp_path, changes, root))
+@pytest.mark.parametrize("name", profile_names(ROOT / "profiles"))
+def test_profiles_are_valid_over_the_committed_params(name: str, root: Path) -> None:
+    check_params(merged(read_params(root / "params.yaml"), read_profile(root / "profiles", name)), name)

@@ -85,5 +85,6 @@ def test_a_row_whose_params_do_not_fit_is_refused_before_any_work(project: Proje
     comparison["all"]["bad"] = {"train": {"objective": "dpo"}}
     write(copy, comparison)
     output = row(copy, "bad", fails=True)
+    assert output.splitlines()[0] == "compare: row bad of compare/params.yaml: 1 problem(s)"
     assert "weights.source: judge and train.objective: dpo don't fit" in output
     assert "Traceback" not in output

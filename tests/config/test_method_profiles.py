@@ -1,0 +1,163 @@
+"""The profiles of the methods: each writes what `method` writes, so none leaves anything to the next; their values."""
+
+import shutil
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.config.load import read_params
+from pipeline.config.merge import merged
+from pipeline.config.objective import parse_settings
+from pipeline.config.profile import apply_profile, profile_names, read_profile
+from pipeline.config.score import ScoreParams
+from pipeline.config.third import ThirdParams
+from pipeline.config.weights import WeightsParams
+from tests.conftest import ROOT
+
+FOLDER = ROOT / "profiles"
+CHOICES = ("paper", "official_code", "clean")
+"""Of judge, weights and realignment: with any method."""
+METHODS = [name for name in profile_names(FOLDER) if name not in (*CHOICES, "paper-llama3")]
+SWEEP = {"first-layer": 0, "quarter-layer": 7, "middle-layer": 14, "three-quarter-layer": 22}
+BESIDES = {"cross-model": {"model.judge", "model.start"}, **{name: {"extract.layers"} for name in SWEEP}}
+"""What a method writes beside the keys of all: it stays when another one follows."""
+
+
+def leaves(values: Mapping[str, Any], where: str = "") -> set[str]:
+    """Paths of values; a model and the settings of an objective are one value each."""
+    found = set()
+    for key, value in values.items():
+        path = f"{where}{key}"
+        whole = not isinstance(value, Mapping) or key == "settings" or where == "model."
+        found |= {path} if whole else leaves(value, f"{path}.")
+    return found
+
+
+def at(values: Mapping[str, Any], paths: set[str]) -> dict[str, Any]:
+    """The part of a profile with these paths, of a section and a key each."""
+    parts = (path.split(".") for path in sorted(paths))
+    return merged({}, *({section: {key: values[section][key]}} for section, key in parts))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_writes_the_keys_of_all_methods(name: str) -> None:
+    assert leaves(read_profile(FOLDER, name)) == leaves(read_profile(FOLDER, "method")) | BESIDES.get(name, set())
+
+
+def test_after_two_methods_the_params_are_those_of_the_second() -> None:
+    params = read_params(ROOT / "params.yaml")
+    values = {name: read_profile(FOLDER, name) for name in METHODS}
+    for first, second in product(METHODS, METHODS):
+        stays = at(values[first], BESIDES.get(first, set()))
+        assert merged(params, values[first], values[second]) == merged(params, stays, values[second]), (first, second)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("ti-dpo-random-weight", "random"), ("tis-dpo-code", "with-attn-sink"), ("verbalized", "simpo")],
+)
+def test_two_methods_one_after_the_other_in_params_yaml(tmp_path: Path, first: str, second: str) -> None:
+    found = {}
+    for order in ((second,), (first, second), (first,), (second, first)):
+        shutil.copytree(FOLDER, tmp_path / "-".join(order) / "profiles")
+        shutil.copy(ROOT / "params.yaml", tmp_path / "-".join(order))
+        for name in order:
+            apply_profile(tmp_path / "-".join(order), name)
+        found[order] = read_params(tmp_path / "-".join(order) / "params.yaml")
+    assert found[first, second] == found[second,]
+    assert found[second, first] == found[first,]
+    assert found[first,] != found[second,]
+
+
+def test_choices_and_methods_share_no_key() -> None:
+    for name in CHOICES:
+        assert not leaves(read_profile(FOLDER, name)) & leaves(read_profile(FOLDER, "method")), name
+
+
+def test_method_holds_every_default_of_its_sections() -> None:
+    """So that a key that is added to a source is not left to what params.yaml held before."""
+    method = read_profile(FOLDER, "method")
+    for name, section in (("weights", WeightsParams()), ("score", ScoreParams()), ("third", ThirdParams())):
+        every = section.model_dump(exclude={"dtype"})
+        assert method[name] == every, name
+    assert read_profile(FOLDER, "twdpo") == method
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_model_is_named_with_all_its_keys(name: str) -> None:
+    for role, ref in read_profile(FOLDER, name)["model"].items():
+        assert isinstance(ref, str) or set(ref) == {"source", "name", "revision", "chat_template"}, role
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_of_the_objective_is_written(name: str) -> None:
+    train = read_profile(FOLDER, name)["train"]
+    assert set(train["settings"]) == set(type(parse_settings(train["objective"], train["settings"])).model_fields)
+
+
+def profile(name: str) -> tuple[WeightsParams, ScoreParams, dict[str, Any]]:
+    values = read_profile(FOLDER, name)
+    return WeightsParams.model_validate(values["weights"]), ScoreParams.model_validate(values["score"]), values["train"]
+
+
+def test_ti_dpo_has_two_profiles_that_share_little() -> None:
+    """METHODS 3.4 and 8: what paper and code have."""
+    paper, paper_score, paper_train = profile("ti-dpo-paper")
+    code, code_score, code_train = profile("ti-dpo-code")
+    assert (paper.source, code.source) == ("gradient", "gradient")
+    assert (paper.gradient.saliency_share, code.gradient.saliency_share) == (0.7, 0.2)
+    assert (paper.gradient.prior_width, code.gradient.prior_width) == (4.0, 8.0)
+    assert (paper.gradient.prior_min_sigma, code.gradient.prior_min_sigma) == (0.0, 1.0)
+    assert (paper.gradient.span, code.gradient.span) == ("response", "sequence")
+    assert (paper.gradient.scale, code.gradient.scale) == ("sum1", "mean1")
+    assert (paper_score.gradient.target, code_score.gradient.target) == ("last_response_token", "after_last")
+    assert (paper_train["objective"], code_train["objective"]) == ("tidpo", "tidpo_tdpo2")
+    assert (paper_train["beta"], code_train["beta"]) == (0.1, 0.2)
+    assert paper_train["settings"] == {"length_normalized": True, "gamma": 0.1, "margin": 0.001}
+    assert code_train["settings"] == {"alpha": 0.5, "gamma": 0.001, "margin": 0.001}
+
+
+def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
+    """METHODS 4.2: the paper's exponential with any pair, the README's ranks with a pair of DPO models."""
+    for name, models, transform, eos_weight in (
+        ("tis-dpo", "prompts", "exp_clamp", "scored"),
+        ("tis-dpo-given", "given", "exp_clamp", "scored"),
+        ("tis-dpo-code", "given", "rank_based", "zero"),
+    ):
+        weights, score, train = profile(name)
+        assert weights.source == "contrast"
+        assert (score.contrast.models, weights.contrast.transform, weights.contrast.eos_weight) == (
+            models, transform, eos_weight,
+        )  # fmt: skip
+        assert (weights.contrast.exp_low, weights.contrast.exp_high) == (-0.5, 1.5)
+        assert (weights.contrast.low, weights.contrast.high) == (0.7, 1.3)
+        assert (train["objective"], train["beta"]) == ("twdpo", 0.1)
+
+
+def test_the_other_methods_have_the_values_of_their_papers() -> None:
+    """METHODS 4.3 to 4.5 and 5."""
+    sepo, score, train = profile("sepo")
+    assert (sepo.contrast.transform, sepo.contrast.select_share, sepo.contrast.skip_first) == ("select", 0.3, True)
+    assert (score.contrast.models, train["objective"]) == ("given", "sepo")
+    for name, objective in (("cdpo", "twdpo"), ("cdpo-code", "cdpo_positionwise")):
+        cdpo, score, train = profile(name)
+        assert (cdpo.source, cdpo.critical.chosen, cdpo.critical.eos_weight) == ("critical", "ones", "one")
+        assert (score.critical.strength, train["objective"], train["beta"]) == (1.0, objective, 0.1)
+    for name, exponent in (("d2po", 0), ("d2po-code", 1)):
+        d2po, _, train = profile(name)
+        assert (d2po.source, d2po.decay.gamma, d2po.decay.first_exponent) == ("decay", 0.98, exponent)
+        assert (train["objective"], train["beta"]) == ("twdpo", 0.1)
+    forms = [profile(name)[2]["settings"]["form"] for name in ("ipo", "ipo-sum")]
+    assert forms == ["mean", "sum"]
+    tpo, tpo_l = (profile(name)[2] for name in ("tpo", "tpo-l"))
+    assert (tpo["beta"], tpo["settings"]["length_normalized"]) == (0.01, False)
+    assert (tpo_l["beta"], tpo_l["settings"]["length_normalized"], tpo_l["settings"]["gamma"]) == (10.0, True, 3.0)
+
+
+@pytest.mark.parametrize(("name", "layer"), SWEEP.items())
+def test_a_profile_of_the_sweep_caches_all_five_layers(name: str, layer: int) -> None:
+    values = read_profile(FOLDER, name)
+    assert (values["postprocess"]["layer"], values["extract"]["layers"]) == (layer, [0, 7, 14, 22, 29])
