@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.config.load import read_params
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.table import EVALUATED
 from pipeline.io.atomic import write_text
+from pipeline.io.digest import value_digest
 from pipeline.io.parquet import read_table
 from pipeline.report.compare import (
     Row,
@@ -19,6 +21,7 @@ from pipeline.report.compare import (
     draw_comparison,
     left_out,
     on_common_pairs,
+    seed_table,
 )
 from pipeline.report.provenance import params_text
 
@@ -40,16 +43,29 @@ def compare(root: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     draw_comparison(rows, *drawn, out / "accuracy.svg")
     changes = {name: comparison["all"][name] or {} for name in comparison["rows"]}
+    seeds = by_seeds(rows, params)
     page = [
         "# Comparison",
         f"{pairs:,} test pairs; intervals of {comparison['confidence']:.0%} by bootstrap over pairs (of answers: over"
-        " answers). Rows whose intervals overlap are not ranked. Plain: every token counts alike; weighted: by the"
+        " answers). Plain: every token counts alike; weighted: by the"
         " row's own weights, |y| Σ aₜ rₜ, without |y| where the objective has none.",
         *left_out(every, rows),
         comparison_table(rows, *drawn),
         "![Accuracies with their intervals](accuracy.svg)",
         "## Differences, pair by pair",
+        "An interval of differences is narrower than those of the rows themselves: both saw the same pairs. It knows"
+        " nothing of other seeds.",
         difference_table(rows, *drawn),
+        *(
+            [
+                "## Seeds",
+                "Rows that differ by their seeds alone: the mean, and the lowest and highest of them. A difference"
+                " between two rows that is no larger than this is none.",
+                seed_table(seeds),
+            ]
+            if seeds
+            else []
+        ),
         "## Params",
         f"Of `{rows[0].name}`, whole:",
         f"```yaml\n{params_text(_shown(params[0]))}```",
@@ -57,6 +73,20 @@ def compare(root: Path) -> None:
         f"```yaml\n{params_text(changes)}```",
     ]
     write_text(out / "index.md", "\n\n".join(page) + "\n")
+
+
+def by_seeds(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[list[Row]]:
+    """The rows whose params are equal but for seeds, where there are several."""
+    groups: dict[str, list[Row]] = {}
+    for row, of in zip(rows, params, strict=True):
+        groups.setdefault(value_digest(_without_seeds(of)), []).append(row)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _without_seeds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
+    return value
 
 
 def _shown(params: dict[str, Any]) -> dict[str, Any]:

@@ -111,6 +111,20 @@ def difference_table(rows: Sequence[Row], samples: int, confidence: float, seed:
     return table([f"row less `{first.name}`", "accuracy", "", "margin, nats", ""], lines)
 
 
+def seed_table(groups: Sequence[Sequence[Row]]) -> str:
+    """One line for each row that was trained with several seeds: means over them, and the lowest and highest.
+
+    groups: rows that differ by their seeds alone, the first one's name stands for all.
+    """
+    names = ("plain_accuracy", "plain", "kl")
+    lines = []
+    for group in groups:
+        means = {name: [float(row.numbers[name].mean()) for row in group] for name in names}
+        spread = {name: Interval(sum(of) / len(of), min(of), max(of)) for name, of in means.items()}
+        lines.append([f"`{group[0].name}`", str(len(group)), *(_cell(name, spread[name]) for name in names)])
+    return table(["row", "seeds", "accuracy", "margin, nats", "KL a token"], lines)
+
+
 def draw_comparison(rows: Sequence[Row], samples: int, confidence: float, seed: int, path: Path) -> None:
     """Accuracies with their intervals, plain and weighted."""
     with drawing(path, 1, 1, width=9, height=0.34 * len(rows) + 1.4) as [axes]:

@@ -16,7 +16,9 @@ from pipeline.report.compare import (
     draw_comparison,
     left_out,
     on_common_pairs,
+    seed_table,
 )
+from stages.compare import by_seeds
 
 DRAWN = (200, 0.95, 1)
 
@@ -72,6 +74,20 @@ def test_rows_are_compared_on_the_pairs_that_all_have() -> None:
         "Compared are the pairs that every row can use. These have more: `a` 400."
     ]
     assert left_out([whole], on_common_pairs([whole])) == []
+
+
+def test_seeds_are_summed_up_by_their_mean_and_extremes() -> None:
+    other = replace(row("dpo-seed-1", 0.5, 0.0), numbers=row("dpo", 0.25, 0.0).numbers | {"kl": np.full(400, 0.25)})
+    first = replace(row("dpo", 0.75, 0.0), numbers=row("dpo", 0.75, 0.0).numbers | {"kl": np.full(400, 0.75)})
+    line = seed_table([[first, other]]).splitlines()[2]
+    assert line.startswith("| `dpo` | 2 | 50.0% (25.0% to 75.0%) |")
+    assert "0.5000 (0.2500 to 0.7500)" in line
+
+
+def test_rows_are_seeds_of_each_other_where_nothing_else_differs() -> None:
+    params = [{"train": {"seed": seed, "beta": beta}} for seed, beta in ((1, 0.1), (2, 0.1), (1, 0.2))]
+    rows = [row(name, 0.5, 0.0) for name in ("a", "b", "c")]
+    assert by_seeds(rows, params) == [rows[:2]]
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
