@@ -28,11 +28,11 @@ from pipeline.attention.forward.shared import SharedForward
 from pipeline.attention.head import vocabulary_logits
 from pipeline.attention.verdict import verdict
 from pipeline.errors import ModelError, NonFiniteError
+from pipeline.models.budget import TokenBudget
 from pipeline.models.load import context_length
 from pipeline.schemas.attention import MEAN_OVER_HEADS, ROLLOUT
 
 _log = logging.getLogger("stages.extract")
-_SAID_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 
 
 class TransformersBackend:
@@ -69,7 +69,7 @@ class TransformersBackend:
         self._layers = (ROLLOUT,) if rollout else resolve_layers(layers, self._config.num_hidden_layers)
         self._heads = (MEAN_OVER_HEADS,) if rollout else resolve_heads(heads, self._config.num_attention_heads)
         self._verdict_ids = verdict_ids
-        self._token_budget = token_budget
+        self._budget = TokenBudget(token_budget, model.device)
         self._query = query
         self._verdicts = verdicts or query == "verdict_token_row"
         self._usage = Usage()
@@ -98,23 +98,28 @@ class TransformersBackend:
 
     def run(self, prompts: Sequence[JudgePrompt], on_progress: Callable[[int], None] | None = None) -> list[Judgement]:
         check_prompts(prompts, context=context_length(self._config), vocabulary=self._vocabulary, extra=self._appended)
-        done: dict[int, Judgement] = {}
         path, implementation = self._path(max((len(prompt.input_ids) for prompt in prompts), default=0))
+
+        def batches(waiting: Sequence[int], budget: int) -> list[list[int]]:
+            found = path.batches([prompts[index].input_ids for index in waiting], budget)
+            return [[waiting[place] for place in batch] for batch in found]
+
+        def judge(batch: Sequence[int]) -> list[Judgement]:
+            judged = self._judge(path, [prompts[index] for index in batch])
+            for index, judgement in zip(batch, judged, strict=True):
+                _check_finite(judgement, describe(prompts[index], index))
+            if on_progress is not None:
+                on_progress(len(batch))
+            return judged
+
+        def does_not_fit(index: int, device: torch.device) -> str:
+            return (
+                f"{describe(prompts[index], index)} does not fit the memory of {device} even alone; lower"
+                " `render.max_tokens`, set `extract.dtype: bfloat16`, or use a device with more memory"
+            )
+
         with torch.inference_mode(), capturing(self._model, implementation):
-            while waiting := [index for index in range(len(prompts)) if index not in done]:
-                batches = path.batches([prompts[index].input_ids for index in waiting], self._token_budget)
-                for batch in batches:
-                    indices = [waiting[place] for place in batch]
-                    judged = self._judge_within_memory(path, [prompts[index] for index in indices])
-                    if judged is None:
-                        self._halve([describe(prompts[index], index) for index in indices])
-                        break
-                    for index, judgement in zip(indices, judged, strict=True):
-                        _check_finite(judgement, describe(prompts[index], index))
-                        done[index] = judgement
-                    if on_progress is not None:
-                        on_progress(len(batch))
-        return [done[index] for index in range(len(prompts))]
+            return self._budget.run(len(prompts), batches, judge, does_not_fit)
 
     def _path(self, longest: int) -> tuple[ForwardPath, str]:
         """How these prompts are run; the same for all of them, whatever the batches."""
@@ -129,31 +134,6 @@ class TransformersBackend:
             self._said = True
             _log.info("prompts run whole, without shared prefixes, in shards like this one: %s", reason)
         return self._plain, IMPLEMENTATION
-
-    def _judge_within_memory(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement] | None:
-        """None when the device ran out of memory: by then the error, which holds on to the tensors, is gone."""
-        try:
-            return self._judge(path, batch)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            return None
-
-    def _halve(self, names: list[str]) -> None:
-        """Go on with half the token budget. Raises ModelError for a prompt alone."""
-        if len(names) == 1:
-            raise ModelError(
-                f"{names[0]} does not fit the memory of {self._model.device} even alone; lower `render.max_tokens`, "
-                "set `extract.dtype: bfloat16`, or use a device with more memory"
-            )
-        self._token_budget = max(1, self._token_budget // 2)
-        _log.warning(
-            "out of memory on %s: going on with a token budget of %d; set runtime.token_budget to that or less",
-            self._model.device,
-            self._token_budget,
-        )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def _judge(self, path: ForwardPath, batch: list[JudgePrompt]) -> list[Judgement]:
         sequences = [list(prompt.input_ids) for prompt in batch]
@@ -203,11 +183,6 @@ class TransformersBackend:
         a, b = self._verdict_ids
         for sequence, read in zip(sequences, self._read(probs), strict=True):
             sequence.append(a if verdict(read.prob_a, read.prob_b) == "A" else b)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """CUDA's allocator has a type for it; its libraries and the CPU's allocator raise a RuntimeError that says so."""
-    return isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in _SAID_OF_MEMORY)
 
 
 def _check_finite(judgement: Judgement, where: str) -> None:

@@ -12,10 +12,10 @@ import torch
 
 from pipeline.attention.backend import JudgePrompt
 from pipeline.attention.vllm.backend import VllmBackend
-from pipeline.attention.vllm.engine import prepare_environment
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
 from pipeline.models.manifest import Manifest
+from pipeline.models.vllm import prepare_environment
 from tests.vllm.judge_prompts import ROOT, rendered
 
 CPU = torch.device("cpu")

@@ -1,49 +1,21 @@
-"""vLLM as a library: started without network, plugins or telemetry; prompts in, rows and verdicts out.
+"""A running vLLM with the capture in it: prompts in, rows and verdicts out."""
 
-Prefix caching, chunked prefill and preemption stay on. With one device everything runs in this process.
-"""
-
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import psutil
-import torch
 
 from pipeline.attention.backend import MEAN_OVER_HEADS
 from pipeline.attention.vllm.capture import REQUEST, AttentionRows
 from pipeline.errors import ModelError
+from pipeline.models.budget import out_of_memory
 from pipeline.models.manifest import Manifest
+from pipeline.models.vllm import engine_settings, prepare_environment, start_engine
 
-GIB = 2**30
-CPU_CACHE_GIB = 4.0
-CPU_BLOCK = 32
-"""Tokens in a block of the cache on CPU, the smallest its kernels take: prefixes are shared by whole blocks."""
 TAKE_EVERY = 64
 """Finished requests whose rows may wait in the workers."""
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine in this process; workers too where there is one device
-    "VLLM_USE_V2_MODEL_RUNNER": "0",  # the capture reads the state of the first one
-    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-    "VLLM_NO_USAGE_STATS": "1",
-    "DO_NOT_TRACK": "1",
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "VLLM_PLUGINS": "",  # no code that other packages register
-    "TORCHDYNAMO_DISABLE": "1",  # the model runs eagerly; what is left would be compiled for seconds at every start
-}
-DEFAULTS = {
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    # Without these every process gives its large blocks back to the system after each step and asks for them again.
-    "MALLOC_MMAP_THRESHOLD_": str(2**30),
-    "MALLOC_TRIM_THRESHOLD_": str(8 * 2**30),
-}
-"""Set where the user has not."""
-
 Row = npt.NDArray[np.float32]
 
 
@@ -99,31 +71,20 @@ class VllmEngine:
         self._mean = tuple(heads) == (MEAN_OVER_HEADS,)
         self._verdict_ids = verdict_ids
         self._submitted = 0
-        settings = {
-            "model": str(manifest.path),
-            "dtype": dtype,
-            "seed": 0,
-            "load_format": "safetensors",
-            "trust_remote_code": False,
-            "skip_tokenizer_init": True,
-            "generation_config": "vllm",
-            "max_model_len": -1,  # the judge's context, or what the cache can hold of it
-            "max_num_batched_tokens": batched_tokens,
-            "max_num_seqs": min(256, batched_tokens),
+        settings = engine_settings(
+            manifest,
+            dtype,
+            device,
+            tensor_parallel,
+            batched_tokens,
+            kv_cache_gib,
+            memory_share,
+            mirrors=len(layers) / (2 * num_layers),
+        ) | {
             "enable_prefix_caching": prefix_caching,
-            "enable_chunked_prefill": True,
-            "async_scheduling": False,
-            # One group of layers: the mirror of a layer then costs 1 / (2 · layers) of the cache in every architecture.
-            "disable_hybrid_kv_cache_manager": True,
-            "enforce_eager": True,
             # In bfloat16 the logits of "A" and "B" are often equal (see `pipeline.attention.head`).
             "hf_overrides": {"head_dtype": "float32"},
-            "tensor_parallel_size": tensor_parallel,
-            "distributed_executor_backend": "uni" if tensor_parallel == 1 else "mp",
             "worker_extension_cls": f"{AttentionRows.__module__}.{AttentionRows.__qualname__}",
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-            **memory_settings(device, kv_cache_gib, memory_share, len(layers) / (2 * num_layers)),
         }
         prepare_environment(tensor_parallel if device == "cpu" else 1)
         self._llm = start_engine(settings)
@@ -229,24 +190,6 @@ class VllmEngine:
         )
 
 
-def prepare_environment(cpu_ranks: int = 1) -> None:
-    """What vLLM reads when it is imported, here and in its workers."""
-    os.environ.update(ENVIRONMENT)
-    defaults = dict(DEFAULTS)
-    if cpu_ranks > 1:
-        # vLLM would bind each rank to a memory node of its own and refuse a machine with fewer of them.
-        threads = max(1, len(os.sched_getaffinity(0)) // cpu_ranks)
-        defaults |= {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(threads)}
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether that is what it says; cuBLAS, the CPU's allocator and other processes have no type for it."""
-    said = any(words in str(error) for words in ("out of memory", "ALLOC_FAILED", "can't allocate memory"))
-    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and said)
-
-
 def merge_ranks(ranks: Sequence[Mapping[str, Any]], mean: bool) -> dict[int, dict[int, Row]]:
     """Rows [K, tokens] by request and layer from those of all tensor-parallel ranks, which hold equally many heads.
 
@@ -270,31 +213,3 @@ def split_spans(row: Row, spans: Sequence[tuple[int, int]]) -> list[Row]:
     lengths = [end - start for start, end in spans]
     heads = row.reshape(-1, sum(lengths)) if sum(lengths) else row.reshape(1, 0)
     return np.split(heads, np.cumsum(lengths)[:-1].tolist(), axis=1)
-
-
-def memory_settings(device: str, kv_cache_gib: float | None, share: float, mirrors: float) -> dict[str, Any]:
-    """vLLM's memory settings; `mirrors`: what the captured keys take besides, as a share of its cache."""
-    if kv_cache_gib is None and device == "cuda":
-        return {"gpu_memory_utilization": share / (1 + mirrors)}
-    if kv_cache_gib is None:
-        kv_cache_gib = min(CPU_CACHE_GIB, psutil.virtual_memory().available / GIB / 4)
-    settings: dict[str, Any] = {"kv_cache_memory_bytes": int(kv_cache_gib * GIB)}
-    return settings if device == "cuda" else settings | {"block_size": CPU_BLOCK}
-
-
-def start_engine(settings: dict[str, Any]) -> Any:
-    import torch._dynamo.config
-
-    torch._dynamo.config.disable = True
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            from vllm import LLM
-
-            return LLM(**settings)
-    except (RuntimeError, ValueError, NotImplementedError, AssertionError, OSError) as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ModelError(
-            f"vLLM could not start the judge in {settings['model']}: {reason}. For memory, see `runtime."
-            "gpu_memory_utilization` and `runtime.vllm_kv_cache_gib`; or set `runtime.backend: transformers`"
-        ) from error

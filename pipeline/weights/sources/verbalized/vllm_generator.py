@@ -7,12 +7,13 @@ from typing import Any
 import torch
 
 from pipeline.attention.vllm.check import check_installed, check_judge
-from pipeline.attention.vllm.engine import memory_settings, out_of_memory, prepare_environment, start_engine
 from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import ConfigError, ModelError, NonFiniteError
+from pipeline.models.budget import out_of_memory
 from pipeline.models.generation.base import Answer, OnAnswers, rooms
 from pipeline.models.load import load_config
 from pipeline.models.manifest import Manifest
+from pipeline.models.vllm import engine_settings, prepare_environment, start_engine
 
 
 class VllmGenerator:
@@ -45,7 +46,16 @@ class VllmGenerator:
         self._max_new_tokens = max_new_tokens
         self._submitted = 0
         prepare_environment(runtime.tensor_parallel if device.type == "cpu" else 1)
-        self._llm = start_engine(_settings(manifest, dtype, runtime, device.type))
+        settings = engine_settings(
+            manifest,
+            dtype,
+            device.type,
+            runtime.tensor_parallel,
+            runtime.token_budget,
+            runtime.vllm_kv_cache_gib,
+            runtime.gpu_memory_utilization,
+        )
+        self._llm = start_engine(settings)
         self._engine = self._llm.llm_engine
 
     @property
@@ -115,29 +125,3 @@ def _answer(output: Any, name: str) -> Answer:
 
 def _computed(output: Any) -> int:
     return len(output.prompt_token_ids) - int(output.num_cached_tokens or 0) + len(output.outputs[0].token_ids)
-
-
-def _settings(manifest: Manifest, dtype: str, runtime: RuntimeParams, device: str) -> dict[str, Any]:
-    """As extraction opens vLLM, without its capture."""
-    return {
-        "model": str(manifest.path),
-        "dtype": dtype,
-        "seed": 0,
-        "load_format": "safetensors",
-        "trust_remote_code": False,
-        "skip_tokenizer_init": True,
-        "generation_config": "vllm",
-        "max_model_len": -1,  # the judge's context, or what the cache can hold of it
-        "max_num_batched_tokens": runtime.token_budget,
-        "max_num_seqs": min(256, runtime.token_budget),
-        "enable_prefix_caching": True,
-        "enable_chunked_prefill": True,
-        "async_scheduling": False,
-        "disable_hybrid_kv_cache_manager": True,
-        "enforce_eager": True,
-        "tensor_parallel_size": runtime.tensor_parallel,
-        "distributed_executor_backend": "uni" if runtime.tensor_parallel == 1 else "mp",
-        "disable_log_stats": True,
-        "use_tqdm_on_load": False,
-        **memory_settings(device, runtime.vllm_kv_cache_gib, runtime.gpu_memory_utilization, 0.0),
-    }
