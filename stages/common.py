@@ -143,8 +143,11 @@ def skip(stage: Stage, outs: Sequence[Out], plan: Plan, why: str, may_refuse: bo
     """
     run = stage.run({"skipped": why}, {"plan": value_digest({split: list(of) for split, of in plan.items()})},
                     facts={"skipped": why})  # fmt: skip
-    made = Made({out.name: out.schema.empty_table() for out in outs})
-    map_shards(stage, run, outs, plan, lambda split, shard: made, may_refuse)
+    empty = {out.name: out.schema.empty_table() for out in outs}
+    with open_work(stage.root, run, outs, _refused(stage) if may_refuse else None) as work:
+        for split, shard in _missing(work, plan):
+            work.write(split, shard, len(plan[split]), plan[split][shard], empty)
+        work.publish({split: len(ranges) for split, ranges in plan.items()})
     stage.write_metrics({"skipped": why})
     _log.info("nothing to do: %s", why)
 

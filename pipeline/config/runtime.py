@@ -13,8 +13,8 @@ class RuntimeParams(Section):
     """Devices, batch sizes and logging."""
 
     backend: Literal["transformers", "vllm"] = "transformers"
-    """Of `extract`. vllm: prefix caching and many prompts at once; tested with vLLM 0.32.0, and in every run its first
-    rows are compared with those of transformers."""
+    """Of `extract`, and of the answers that a judge writes in `score`. vllm: prefix caching and many prompts at once;
+    tested with vLLM 0.32.0, and in every run its first rows are compared with those of transformers."""
     tensor_parallel: Count = 1
     """Devices (on the CPU: processes) that share one judge under vLLM. It divides the number of heads."""
     vllm_kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
@@ -27,22 +27,22 @@ class RuntimeParams(Section):
     threads: Count | None = None
     """CPU threads of torch; none: torch's own choice."""
     token_budget: Count = 8192
-    """Tokens in one forward batch of `extract`, `reference` and `evaluate`; under vLLM, tokens in one step.
+    """Tokens in one forward batch of `extract`, `score`, `reference`, `third` and `evaluate`; under vLLM, in one step.
     Attention rollout keeps the queries and keys of all layers of a batch, and wants fewer."""
     workers: Count | None = None
-    """Processes of `extract` and `reference`; none: one for each CUDA device (with `tensor_parallel`: for each group of
-    them), one on the CPU. Under transformers their number changes no byte where `threads` is set; where it is not,
-    they share the cores."""
+    """Processes of `extract`, `score`, `reference` and `third`; none: one for each CUDA device (with `tensor_parallel`:
+    for each group of them), one on the CPU. Under transformers their number changes no byte where `threads` is set;
+    where it is not, they share the cores."""
     processes: Count = 1
     """Training processes, launched by torchrun when more than one."""
     micro_batch_tokens: Count = 8192
     """Tokens in one forward and backward pass of one training process; a pair of more has a pass of its own."""
     share_prompts: bool = True
-    """Compute a prompt once for all responses of its pair, in `reference` and `train`."""
+    """Compute a prompt once for all responses of its pair, in `score`, `reference` and `train`."""
     attention: Literal["segments", "sdpa", "flash_attention_2", "flex_attention"] = "segments"
-    """Of `reference` and `train`. segments: sequence by sequence, on CUDA by torch's flash kernels; for every supported
-    model. The others are transformers' own: sdpa (a mask of tokens × tokens), and on CUDA flash_attention_2 (without
-    shared prompts) and flex_attention."""
+    """Of `score`, `reference`, `third` and `train`. segments: sequence by sequence, on CUDA by torch's flash kernels;
+    for every supported model. The others are transformers' own: sdpa (a mask of tokens × tokens), and on CUDA
+    flash_attention_2 (without shared prompts) and flex_attention."""
     activation_checkpointing: Literal["none", "full"] | Count = "none"
     """Activations that are computed again in the backward pass instead of kept: of every decoder block (full), or of
     every n-th."""

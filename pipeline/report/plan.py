@@ -1,33 +1,25 @@
 """What a run will take, from a sample of its pairs: tokens, cut shares, disk per artifact, hours at a measured rate."""
 
 import itertools
-import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from pipeline.attention.architectures import resolve_heads
-from pipeline.config.extract import ExtractParams
 from pipeline.config.objective import find_spec
+from pipeline.config.weights import SCORED
 from pipeline.data.pairs import Pair
-from pipeline.io.lists import list_array
-from pipeline.io.parquet import write_table
 from pipeline.judge.render import JudgePair, PairRefused, Renderer
-from pipeline.judge.table import judge_table
 from pipeline.models.chat import Chat
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.models.template import TemplateRefusal
 from pipeline.models.training_tokens import prompt_tokens, response_tokens
-from pipeline.schemas.attention import ATTENTION, ROLLOUT
-from pipeline.schemas.base import FLOATS, RESPONSES
-from pipeline.schemas.reference import REFERENCE
+from pipeline.report.plan_disk import Trained, bytes_per_pair, rows_of_response
+from pipeline.schemas.base import RESPONSES
 from pipeline.train.schedule import total_steps
 from pipeline.weights.sources.verbalized.prompt import VerbalChat
 
@@ -38,8 +30,6 @@ TRAINING_COST = 3.0
 SCORE_COST = {"gradient": 3.0, "contrast": 2.0, "critical": 2.0}
 """Of sources with raw scores, in forward passes over the trained tokens: a gradient, or two models."""
 MEASURED_TOKENS = 4096
-ATTENTION_ROWS = 8192
-"""Rows of `data/attention` that are written to be weighed: with a row per head, a few pairs make so many."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +71,7 @@ def plan(
     sample = [pair.record() for pair in itertools.islice(train[::step], SAMPLE)]
     judged: list[tuple[str, JudgePair]] = []
     asked: list[int] = []
-    trained: list[_Trained] = []
+    trained: list[Trained] = []
     for pair in sample:
         try:
             rendered = asking.render(pair) if isinstance(asking, Renderer) else None
@@ -95,8 +85,8 @@ def plan(
     refused = len(sample) - len(trained)
     if not trained:
         return Plan(_counts(pairs), len(sample), refused)
-    referenced = "ref_logps" in find_spec(sections["train"].objective).needs
-    rows = _rows_of_response(sections["extract"], judge_heads) if judged else []
+    needs = find_spec(sections["train"].objective).needs
+    rows = rows_of_response(sections["extract"], judge_heads) if judged else []
     return Plan(
         pairs=_counts(pairs),
         sampled=len(sample),
@@ -107,7 +97,14 @@ def plan(
         gold_tokens=_mean([each.gold for each in trained if each.gold is not None]),
         judge_cut_share=_mean([any(pair.cut.values()) for _, pair in judged]),
         training_cut_share=_mean([each.cut for each in trained]),
-        bytes_per_pair=_bytes_per_pair(judged, trained if referenced else [], rows),
+        bytes_per_pair=bytes_per_pair(
+            judged,
+            rows,
+            trained,
+            reference="ref_logps" in needs,
+            scores=sections["weights"].source in SCORED,
+            third=_third_tokens(trained, needs, sections["third"].max_new_tokens),
+        ),
     )
 
 
@@ -194,27 +191,23 @@ def _tokens(each: float, pairs: int, generated: int = 0) -> str:
     return f"{up_to}{each * pairs:,.0f} tokens ({each:,.0f} a pair{of_them})"
 
 
-@dataclass(frozen=True)
-class _Trained:
-    pair_id: str
-    prompt: int
-    response_tokens: tuple[int, int]
-    gold: int | None
-    cut: bool
-
-    @property
-    def tokens(self) -> int:
-        return 2 * self.prompt + sum(self.response_tokens)
-
-
-def _trained(chat: Chat, pair: Mapping[str, Any], sections: Mapping[str, Any]) -> _Trained:
+def _trained(chat: Chat, pair: Mapping[str, Any], sections: Mapping[str, Any]) -> Trained:
     params = sections["tokenize"]
     prompt, prompt_cut = prompt_tokens(chat, pair["prompt"], params)
     room = params.max_tokens - len(prompt)
     chosen, rejected = (response_tokens(chat, pair[name], room) for name in RESPONSES)
     gold = None if pair["gold"] is None else len(response_tokens(chat, pair["gold"], room).ids)
     lengths = len(chosen.ids), len(rejected.ids)
-    return _Trained(pair["pair_id"], len(prompt), lengths, gold, bool(prompt_cut or chosen.cut or rejected.cut))
+    return Trained(pair["pair_id"], len(prompt), lengths, gold, bool(prompt_cut or chosen.cut or rejected.cut))
+
+
+def _third_tokens(trained: Sequence[Trained], needs: Collection[str], anchor: int) -> list[int]:
+    """Of the responses that the objective takes beside chosen and rejected; `anchor`: at most of a sampled one."""
+    if "anchor" in needs:
+        return [anchor] * len(trained)
+    if "kl_pairs" in needs:
+        return [each.response_tokens[0] for each in trained]
+    return [each.gold for each in trained if each.gold is not None] if "gold" in needs else []
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -232,73 +225,3 @@ def _up_to(prompts: Sequence[Sequence[int]], tokens: int) -> Iterator[Sequence[i
             return
         total += len(ids)
         yield ids
-
-
-def _rows_of_response(params: ExtractParams, judge_heads: int) -> list[tuple[str, int, int]]:
-    """Source, layer and head of each row that `extract` writes for a response."""
-    layers = [ROLLOUT] if params.source == "rollout" else range(len(params.layers))
-    return [(params.source, layer, head) for layer in layers for head in resolve_heads(params.heads, judge_heads)]
-
-
-def _bytes_per_pair(
-    judged: list[tuple[str, JudgePair]], referenced: list[_Trained], rows: Sequence[tuple[str, int, int]]
-) -> dict[str, float]:
-    """Files of the sample written for real; scores and log-probs are random, which compresses as badly as real ones.
-
-    `rows`: of each response in data/attention. Of that artifact fewer pairs are written, and weighed by their tokens.
-    """
-    random = np.random.default_rng(0)
-    logps = [
-        {"pair_id": of.pair_id}
-        | {
-            f"{name}_logps": random.random(n, dtype=np.float32)
-            for name, n in zip(RESPONSES, of.response_tokens, strict=True)
-        }
-        for of in referenced
-    ]
-    sizes = {}
-    if judged:
-        few = judged[:: -(-2 * len(rows) * len(judged) // ATTENTION_ROWS)]
-        attention = _file_size(_attention(few, rows, random)) * _span_tokens(judged) / _span_tokens(few)
-        sizes["data/judge"] = _file_size(judge_table(judged)) / len(judged)
-        sizes["data/attention"] = attention / len(judged)
-    if logps:
-        sizes["data/reference"] = _file_size(pa.Table.from_pylist(logps, schema=REFERENCE)) / len(logps)
-    return sizes
-
-
-def _attention(
-    judged: Sequence[tuple[str, JudgePair]], rows: Sequence[tuple[str, int, int]], random: np.random.Generator
-) -> pa.Table:
-    """`data/attention` of some pairs, as `extract` orders it, with random scores."""
-    responses = []
-    for pair_id, pair in judged:
-        first = pair.rounds[0]
-        for name, (start, end) in first.spans.items():
-            offsets = [{"start": int(a), "end": int(b)} for a, b in first.offsets[name]]
-            responses.append((pair_id, name, first.input_ids[start:end], offsets))
-    # Ids and offsets are the same in each row of a response: made once as Python objects, then repeated.
-    repeated = np.repeat(np.arange(len(responses)), len(rows))
-    columns = {
-        name: pa.array(values, ATTENTION.field(name).type).take(repeated)
-        for name, values in zip(
-            ("pair_id", "response", "token_ids", "offsets"), zip(*responses, strict=True), strict=True
-        )
-    }
-    for name, values in zip(("source", "layer", "head"), zip(*rows, strict=True), strict=True):
-        columns[name] = pa.array(list(values) * len(responses), ATTENTION.field(name).type)
-    for name in ("round_1", "round_2"):
-        scores = [random.random(len(responses[row][2]), dtype=np.float32) for row in repeated]
-        columns[name] = list_array(scores, FLOATS)
-    return pa.table([columns[name] for name in ATTENTION.names], schema=ATTENTION)
-
-
-def _span_tokens(judged: Sequence[tuple[str, JudgePair]]) -> int:
-    return sum(end - start for _, pair in judged for start, end in pair.rounds[0].spans.values())
-
-
-def _file_size(table: pa.Table) -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "part.parquet"
-        write_table(path, table, {})
-        return path.stat().st_size

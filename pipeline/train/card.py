@@ -82,9 +82,8 @@ def _card(params: TrainParams, depends: Mapping[str, Any], start: Manifest, summ
     sections = [
         f"---\n{head.to_yaml()}\n---",
         f"# {'Adapter' if adapter else 'Policy'} trained from {_plain(start.name)}",
-        f"`{_plain(start.name)}`{revision}, aligned with preference pairs by AttentionPO (*{_PAPER}*): direct"
-        " preference optimization in which every token of a response has a weight of its own. The objective was"
-        f" `{params.objective}`: {_LOSSES.get(params.objective, 'see its source')}."
+        f"`{_plain(start.name)}`{revision}, aligned with preference pairs by the pipeline of AttentionPO (*{_PAPER}*)."
+        f" The objective was `{params.objective}`: {_LOSSES.get(params.objective, 'see its source')}."
         + (f" {_MERGED}" if params.lora and not adapter else ""),
         "## Loading",
         _LOAD_ADAPTER.format(start=_plain(start.name), rank=_vllm_rank(params)) if adapter else _LOAD_MODEL,

@@ -101,7 +101,7 @@ def test_attention_takes_what_extract_writes(
     heads: list[int],
 ) -> None:
     """With few `rows`, fewer pairs than the sample stand for all."""
-    monkeypatch.setattr("pipeline.report.plan.ATTENTION_ROWS", rows)
+    monkeypatch.setattr("pipeline.report.plan_disk.ATTENTION_ROWS", rows)
     random = np.random.default_rng(1)
     pairs = [pair.record() for pair in sample.pairs["train"]]
     judged = judge_table([(pair["pair_id"], sample.renderer.render(pair)) for pair in pairs]).to_pylist()
@@ -165,23 +165,23 @@ def counts(with_gold: Sample, default_tokenizer: PreTrainedTokenizerFast) -> Cou
         ("judge", "cpo", "extract: judge*N, train: 3*both*6", "judge attention"),
         ("uniform", "dpo", "reference: both*N, train: 3*both*6", "reference"),
         ("uniform", "simpo", "train: 3*both*6", ""),
-        ("contrast", "twdpo", "score: 2*both*N, reference: both*N, train: 3*both*6", "reference"),
-        ("critical", "cpo", "score: 2*both*N, train: 3*both*6", ""),
-        ("verbalized", "cpo", "score: (verbal+2*100)*N, train: 3*both*6", ""),
+        ("contrast", "twdpo", "score: 2*both*N, reference: both*N, train: 3*both*6", "scores reference"),
+        ("critical", "cpo", "score: 2*both*N, train: 3*both*6", "scores"),
+        ("verbalized", "cpo", "score: (verbal+2*100)*N, train: 3*both*6", "scores"),
         ("uniform", "tdpo1", "reference: both*N, train: 4*both*6", "reference"),
-        ("uniform", "kto", "reference: both*N, third: both/2*R, train: (3*both+both/2)*6", "reference"),
-        ("uniform", "tpo", "train: 3*(both+prompt+gold)*6", ""),
+        ("uniform", "kto", "reference: both*N, third: both/2*R, train: (3*both+both/2)*6", "reference third"),
+        ("uniform", "tpo", "train: 3*(both+prompt+gold)*6", "third"),
         (
             "gradient",
             "tidpo",
             "score: 3*both*N, reference: both*N, third: 2*(prompt+7)*R, train: 3*(both+prompt+7)*6",
-            "reference",
+            "scores reference third",
         ),
         (
             "gradient",
             "tidpo_tdpo2",
             "score: 3*both*N, reference: both*N, third: 2*(prompt+7)*R, train: 4*(both+prompt+7)*6",
-            "reference",
+            "scores reference third",
         ),
     ],
 )
