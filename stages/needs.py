@@ -1,7 +1,6 @@
 """What the chosen weight source and objective need of the other stages: `data/needs/`."""
 
-from pipeline.config.needs import needs
-from pipeline.config.objective import find_spec
+from pipeline.config.needs import needs, objective_needs
 from pipeline.config.prepare import PrepareParams
 from pipeline.config.reference import ReferenceParams
 from pipeline.config.score import ScoreParams
@@ -18,12 +17,11 @@ from stages.common import Stage, main
 
 def work(stage: Stage) -> None:
     """One file for each stage that can go without work."""
-    source = stage.params("weights", WeightsParams).source
-    objective = stage.params("train", TrainParams).objective
-    if "gold" in find_spec(objective).needs:
-        _check_gold(stage, objective)
+    weights, train = stage.params("weights", WeightsParams), stage.params("train", TrainParams)
+    if "gold" in objective_needs(train):
+        _check_gold(stage, train.objective)
     dtype = stage.params("reference", ReferenceParams).dtype
-    found = needs(source, objective, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
+    found = needs(weights, train, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
     for name, need in found.items():
         if name == "scores":
             need["models"] = {role: read_manifest(stage.path(f"models/{role}.json")).digest for role in need["models"]}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.realign import RealignParams
-from pipeline.config.weights import SCORED, WeightsParams
+from pipeline.config.weights import WeightsParams, reads_scores
 from pipeline.errors import ShardError
 from pipeline.io.artifact import Artifact, Shard
 from pipeline.io.lists import arrays_of, list_array
@@ -83,7 +83,7 @@ def _from_scores(
     stage: Stage, params: RealignParams, source: WeightsParams, tokens: Artifact, out: Out, plan: Plan
 ) -> dict[str, int]:
     """Weights from raw scores of the trained tokens, or from nothing but their number. Returns pairs refused."""
-    scores = Artifact(stage.path("data/scores"), SCORES) if source.source in SCORED else None
+    scores = Artifact(stage.path("data/scores"), SCORES) if reads_scores(source) else None
     token_shards = {split: tokens.shards(split) for split in SPLITS}
     untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
     score_shards = {split: scores.shards(split) for split in SPLITS} if scores else {}

@@ -149,7 +149,17 @@ class WeightsParams(Section):
 
 
 SCORED: tuple[WeightSource, ...] = ("verbalized", "gradient", "contrast", "critical")
-"""Sources that need raw scores of the trained tokens; `judge` has its own, the others look at nothing."""
+"""Sources of raw scores of the trained tokens; `judge` has its own, the others look at nothing."""
+
+
+def reads_scores(params: WeightsParams) -> bool:
+    """Whether weights are made from raw scores of the trained tokens: not where all that is chosen is a control."""
+    if params.source == "contrast":
+        return params.contrast.transform != "random"
+    if params.source == "gradient":
+        # The softmax prior is made of the scores, and without a prior they are all there is.
+        return params.gradient.saliency_share > 0 or params.gradient.prior != "gaussian"
+    return params.source in SCORED
 
 
 def scale_of(params: WeightsParams) -> Scale:

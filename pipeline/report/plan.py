@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from pipeline.attention.architectures import resolve_heads
 from pipeline.config.extract import ExtractParams
-from pipeline.config.objective import find_spec
+from pipeline.config.needs import objective_needs
+from pipeline.config.weights import reads_scores
 from pipeline.data.pairs import Pair
 from pipeline.io.lists import list_array
 from pipeline.io.parquet import write_table
@@ -95,7 +96,7 @@ def plan(
     refused = len(sample) - len(trained)
     if not trained:
         return Plan(_counts(pairs), len(sample), refused)
-    referenced = "ref_logps" in find_spec(sections["train"].objective).needs
+    referenced = "ref_logps" in objective_needs(sections["train"])
     rows = _rows_of_response(sections["extract"], judge_heads) if judged else []
     return Plan(
         pairs=_counts(pairs),
@@ -135,7 +136,7 @@ def describe(plan: Plan, rate: float | None, sections: Mapping[str, Any]) -> Ite
     """
     total = sum(plan.pairs.values())
     train, source = sections["train"], sections["weights"].source
-    needs = find_spec(train.objective).needs
+    needs = objective_needs(train)
     steps = total_steps(plan.pairs["train"], train.global_batch_pairs, train.epochs, train.max_steps)
     passes: dict[str, float] = {}
     generating = []
@@ -149,7 +150,7 @@ def describe(plan: Plan, rate: float | None, sections: Mapping[str, Any]) -> Ite
         passes["score"] = (plan.judge_tokens + written) * total
         generating.append("score")
         yield f"score      {_tokens(plan.judge_tokens + written, total, written)}"
-    elif source in SCORE_COST:
+    elif reads_scores(sections["weights"]):
         cost = SCORE_COST[source]
         passes["score"] = cost * plan.training_tokens * total
         yield f"score      {_tokens(plan.training_tokens, total)}, read in about {cost:.0f} forward passes"
