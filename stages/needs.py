@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable
 
-from pipeline.config.needs import needs
-from pipeline.config.objective import find_spec
+from pipeline.config.needs import needs, objective_needs
 from pipeline.config.prepare import PrepareParams
 from pipeline.config.reference import ReferenceParams
 from pipeline.config.score import ScoreParams
@@ -23,13 +22,12 @@ from stages.common import Stage, main
 
 def work(stage: Stage) -> None:
     """One file for each stage that can go without work."""
-    source = stage.params("weights", WeightsParams).source
-    objective = stage.params("train", TrainParams).objective
-    if "gold" in find_spec(objective).needs:
-        _check_gold(stage, objective)
+    weights, train = stage.params("weights", WeightsParams), stage.params("train", TrainParams)
+    if "gold" in objective_needs(train):
+        _check_gold(stage, train.objective)
     dtype = stage.params("reference", ReferenceParams).dtype
-    found = needs(source, objective, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
-    _check_models(stage, source, found["scores"]["models"])
+    found = needs(weights, train, stage.params("score", ScoreParams), stage.params("third", ThirdParams), dtype)
+    _check_models(stage, weights.source, found["scores"]["models"])
     for name, need in found.items():
         if name == "scores":
             need["models"] = {role: read_manifest(stage.path(f"models/{role}.json")).digest for role in need["models"]}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.config.realign import RealignParams
-from pipeline.config.weights import SCORED, WeightsParams
+from pipeline.config.weights import WeightsParams, reads_scores
 from pipeline.errors import ShardError
 from pipeline.io.artifact import Artifact, Shard
 from pipeline.io.lists import arrays_of, list_array
@@ -90,7 +90,7 @@ def _from_scores(
     """Weights from raw scores of the trained tokens, or from nothing but their number. Returns pairs refused."""
     token_shards = {split: tokens.shards(split) for split in SPLITS}
     untokenized = read_table(stage.path("data/refused/tokenize.parquet"), REFUSED).to_pylist()
-    scores = Artifact(stage.path("data/scores"), SCORES) if source.source in SCORED else None
+    scores = Artifact(stage.path("data/scores"), SCORES) if reads_scores(source) else None
     score_shards = {split: _scores_of(scores, split, source.source, of) for split, of in token_shards.items() if scores}
 
     def make(split: str, shard: int) -> Made:

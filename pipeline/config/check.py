@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.load import problems_message, read_params, validate
-from pipeline.config.objective import SPECS, leaves_length_out, parse_settings
-from pipeline.config.weights import may_be_negative, scale_of
+from pipeline.config.objective import Settings, leaves_length_out, parse_settings, weights_of
+from pipeline.config.weights import may_be_negative, reads_scores, scale_of
 from pipeline.errors import ConfigError
 
 SECTIONS = {
@@ -62,13 +62,16 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
             f"reference.dtype: {reference.dtype} differs from train.dtype {train.dtype}; the cached log-probs would not"
             " be the policy's first ones; set both to the same"
         )
+    weights, score = sections["weights"], sections["score"]
     if train:
-        found += _objective(train)
-    weights = sections["weights"]
-    if weights and train:
-        found += _does_not_fit(weights, train)
-    if weights and sections["score"] and sections["model"]:
-        found += _same_models(weights, sections["score"], sections["model"])
+        try:
+            settings = parse_settings(train.objective, train.settings)
+        except ConfigError as error:  # a name that is none, or settings that the objective does not take
+            found += str(error).splitlines()
+        else:
+            found += _does_not_fit(weights, train, settings) if weights else []
+    if weights and score and sections["model"]:
+        found += _same_models(weights, score, sections["model"])
     runtime = sections["runtime"]
     if runtime and train and train.global_batch_pairs % runtime.processes:
         found.append(
@@ -79,30 +82,14 @@ def _contradictions(sections: dict[str, Any]) -> list[str]:
         found += _backend_cannot(runtime, extract)
     if runtime and train and runtime.attention == "flash_attention_2":
         found += _flash_attention_cannot(runtime, train)
+        if weights and score:
+            found += _flash_attention_cannot_score(weights, score)
     return found
 
 
-def _objective(train: Any) -> list[str]:
-    """A name that is none, settings that the objective does not take."""
-    try:
-        parse_settings(train.objective, train.settings)
-    except ConfigError as error:
-        return str(error).splitlines()
-    return []
-
-
-def _settings(train: Any) -> Any:
-    try:
-        return parse_settings(train.objective, train.settings)
-    except ConfigError:  # said by `_objective`
-        return None
-
-
-def _does_not_fit(weights: Any, train: Any) -> list[str]:
+def _does_not_fit(weights: Any, train: Any, settings: Settings) -> list[str]:
     """A weight source whose weights the objective has no use for."""
-    if train.objective not in SPECS:
-        return []
-    kind, scale = SPECS[train.objective].weights, scale_of(weights)
+    kind, scale = weights_of(train.objective, settings), scale_of(weights)
     pair = f"weights.source: {weights.source} and train.objective: {train.objective}"
     if kind == "none" and weights.source != "uniform":
         return [
@@ -114,7 +101,7 @@ def _does_not_fit(weights: Any, train: Any) -> list[str]:
             f"{pair} don't fit: {train.objective} takes the 0/1 weights of weights.source: contrast with"
             " weights.contrast.transform: select"
         ]
-    if scale != "sum1" and leaves_length_out(train.objective, _settings(train)):
+    if scale != "sum1" and leaves_length_out(train.objective, settings):
         return [
             f"{pair} don't fit: {train.objective} without |y| takes weights of sum 1, and these are {scale}; their sum"
             " grows with the length. Choose another source, train.objective: twdpo, or tidpo with train.settings:"
@@ -122,7 +109,7 @@ def _does_not_fit(weights: Any, train: Any) -> list[str]:
         ]
     if kind == "nonnegative" and may_be_negative(weights):
         return [
-            f"{pair} don't fit: {train.objective} divides by the sum of the weights, and weights.contrast.transform:"
+            f"{pair} don't fit: {train.objective} {settings.against_negative()}, and weights.contrast.transform:"
             f" {weights.contrast.transform} may be negative; choose another transform"
         ]
     return []
@@ -131,7 +118,7 @@ def _does_not_fit(weights: Any, train: Any) -> list[str]:
 def _same_models(weights: Any, score: Any, model: Any) -> list[str]:
     """A contrast of a model with itself."""
     contrasted = weights.source == "critical" or (weights.source == "contrast" and score.contrast.models == "given")
-    if contrasted and model.ref("positive") == model.ref("negative"):
+    if contrasted and reads_scores(weights) and model.ref("positive") == model.ref("negative"):
         return [
             f"weights.source: {weights.source} contrasts model.positive with model.negative, which are the same; name"
             " two models, or set score.contrast.models: prompts with weights.source: contrast"
@@ -152,6 +139,16 @@ def _flash_attention_cannot(runtime: Any, train: Any) -> list[str]:
             " runtime.attention: segments"
         )
     return found
+
+
+def _flash_attention_cannot_score(weights: Any, score: Any) -> list[str]:
+    # The verbalized source generates, for which runtime.attention plays no part.
+    if score.dtype != "float32" or not reads_scores(weights) or weights.source == "verbalized":
+        return []
+    return [
+        f"runtime.attention: flash_attention_2 has no float32, and weights.source: {weights.source} reads raw scores;"
+        " set score.dtype: bfloat16, or runtime.attention: segments"
+    ]
 
 
 def _backend_cannot(runtime: Any, extract: Any) -> list[str]:

@@ -71,12 +71,12 @@ class ContrastWeights(Section):
     the rank within the response, mapped to [`low`, `high`]; 1 for a single token. `random`: from U(`low`, `high`).
     All of these: the code of TIS-DPO (its README takes `rank_based`, its config `binary`).
     `select`: SePO's mask, 1 for the highest `select_share`."""
-    top_percent: Annotated[float, Field(ge=0.0, le=100.0)] = 100.0
+    top_percent: Annotated[float, Field(gt=0.0, le=100.0)] = 100.0
     """p of `binary`: so many of n tokens are 1: int(n p / 100). Tokens of one score that the count would part are 0."""
     threshold: Positive = 1.0
     scale_threshold: Positive = 1.5
     low: NonNegative = 0.7
-    high: NonNegative = 1.3
+    high: Positive = 1.3
     exp_low: Number = -0.5
     """L of `exp_clamp`."""
     exp_high: Number = 1.5
@@ -85,7 +85,7 @@ class ContrastWeights(Section):
     """k of `exp_clamp`."""
     exp_slope: NonNegative = 1.0
     """|mu| of `exp_clamp`: mu is positive for the preferred response, negative for the dispreferred one."""
-    select_share: Share = 0.3
+    select_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     """k of SePO: so many of n tokens are 1: int(k n), which is none of a response with n < 1 / k tokens."""
     skip_first: bool = False
     """`select` as the code of SePO: the first token is never selected, and n does not count it."""
@@ -125,7 +125,7 @@ class RandomWeights(Section):
     """A control: independent U(low, high) for each token."""
 
     low: NonNegative = 0.7
-    high: NonNegative = 1.3
+    high: Positive = 1.3
     seed: Seed = 42
 
     @model_validator(mode="after")
@@ -154,7 +154,17 @@ class WeightsParams(Section):
 
 
 SCORED: tuple[WeightSource, ...] = ("verbalized", "gradient", "contrast", "critical")
-"""Sources that need raw scores of the trained tokens; `judge` has its own, the others look at nothing."""
+"""Sources of raw scores of the trained tokens; `judge` has its own, the others look at nothing."""
+
+
+def reads_scores(params: WeightsParams) -> bool:
+    """Whether weights are made from raw scores of the trained tokens: not where all that is chosen is a control."""
+    if params.source == "contrast":
+        return params.contrast.transform != "random"
+    if params.source == "gradient":
+        # The softmax prior is made of the scores, and without a prior they are all there is.
+        return params.gradient.saliency_share > 0 or params.gradient.prior != "gaussian"
+    return params.source in SCORED
 
 
 def scale_of(params: WeightsParams) -> Scale:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from pipeline.errors import ModelError
 from pipeline.models.head import LOGITS_AT_ONCE, HeadGradients, blocks, head_logits, softcap_slope
-from pipeline.models.kls import token_kls
+from pipeline.models.kls import Direction, token_kls
 from pipeline.models.packed.attention import PackedAttention
 from pipeline.models.packed.layout import PackedRow
 from pipeline.models.rope import longrope_boundaries
@@ -59,12 +59,14 @@ class LogProbModel(nn.Module):
         self._attention = PackedAttention(model, attention)
         self._longest = min(longrope_boundaries(model.config), default=None)
 
-    def forward(self, row: PackedRow, reference: Reference | None = None) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self, row: PackedRow, reference: Reference | None = None, direction: Direction = "forward"
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Log-probability of every response token given all before it in its sequence: float32 [M].
 
-        With a reference also KL(pi_ref || pi_theta) of the next token where each token stands: a pair of float32 [M].
-        It is of the same architecture, reads the same row, and gets no gradient. Raises ValueError where its
-        vocabulary has another size.
+        With a reference also KL(pi_ref || pi_theta) of the next token where each token stands, or the reverse of it: a
+        pair of float32 [M]. The reference is of the same architecture, reads the same row, and gets no gradient. Raises
+        ValueError where its vocabulary has another size.
         """
         hidden, head, softcap = self.hidden(row), self.head, self._softcap
         logps = token_logps(
@@ -82,6 +84,7 @@ class LogProbModel(nn.Module):
             bias=head.bias,
             ref_bias=reference.head.bias,
             softcap=softcap,
+            direction=direction,
             logits_at_once=self.logits_at_once,
         )
         return logps, kls

@@ -1,7 +1,9 @@
 """IPO (Azar et al. 2023): a squared loss with a target for the margin."""
 
+from functools import partial
+
 from pipeline.config.objective import IpoSettings
-from pipeline.objectives.response import PairLosses, Pairs, log_ratios, weighted_mean, weighted_sum
+from pipeline.objectives.response import PairLosses, Pairs, log_ratios, mean_over, weighted_sum
 
 
 def ipo(pairs: Pairs, beta: float, settings: IpoSettings) -> PairLosses:
@@ -9,6 +11,6 @@ def ipo(pairs: Pairs, beta: float, settings: IpoSettings) -> PairLosses:
 
     Rewards are tau h: their margin is at its target where it is 1/2.
     """
-    total = weighted_mean if settings.form == "mean" else weighted_sum
+    total = partial(mean_over, settings.divide_by) if settings.form == "mean" else weighted_sum
     chosen, rejected = (total(side, log_ratios(side)) for side in (pairs.chosen, pairs.rejected))
     return PairLosses((chosen - rejected - 1 / (2 * beta)) ** 2, beta * chosen, beta * rejected)

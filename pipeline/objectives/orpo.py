@@ -3,19 +3,19 @@
 import torch
 from torch import Tensor
 
-from pipeline.config.objective import NoSettings
+from pipeline.config.objective import OrpoSettings
 from pipeline.objectives.likelihood import with_nll
-from pipeline.objectives.response import PairLosses, Pairs, weighted_mean
+from pipeline.objectives.response import PairLosses, Pairs, mean_over
 from pipeline.objectives.sigmoid import preference_loss
 
 
-def orpo(pairs: Pairs, beta: float, settings: NoSettings) -> PairLosses:
+def orpo(pairs: Pairs, beta: float, settings: OrpoSettings) -> PairLosses:
     """L = NLL(y_w) - lambda log sigma(logodds(A_w) - logodds(A_l)), per pair; beta is lambda. No reference.
 
     logodds(A) = A - log(1 - e^A), A the weighted mean of log-probs. The NLL is the mean over the response's tokens; the
     official code and TRL take it over prompt and response. Rewards are lambda A, as in TRL.
     """
-    chosen, rejected = (weighted_mean(side, side.logps) for side in (pairs.chosen, pairs.rejected))
+    chosen, rejected = (mean_over(settings.divide_by, side, side.logps) for side in (pairs.chosen, pairs.rejected))
     odds = preference_loss(log_odds(chosen), log_odds(rejected))
     return with_nll(PairLosses(beta * odds.losses, beta * chosen, beta * rejected), pairs.chosen, 1.0, "mean")
 

@@ -15,6 +15,7 @@ from pipeline.objectives.response import PairLosses, Pairs
 from pipeline.objectives.simpo import sepo, simpo
 from pipeline.objectives.tdpo import tdpo1, tdpo2
 from pipeline.objectives.tidpo import tidpo, tidpo_tdpo2
+from pipeline.objectives.tisdpo import tisdpo
 from pipeline.objectives.twdpo import twdpo, twdpo_length_normalized
 
 Loss = Callable[[Pairs, float, Any], PairLosses]
@@ -35,6 +36,7 @@ OBJECTIVES: dict[str, Loss] = {
     "tpo": tpo,
     "tdpo1": tdpo1,
     "tdpo2": tdpo2,
+    "tisdpo": tisdpo,
     "sepo": sepo,
     "cdpo_positionwise": cdpo_positionwise,
     "tidpo": tidpo,

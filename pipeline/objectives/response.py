@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pipeline.config.objective import DivideBy
+
 
 @dataclass(frozen=True)
 class Response:
@@ -21,8 +23,8 @@ class Response:
     ref_logps: Tensor | None = None
     """[B, T] float32, log pi_ref(y_t | x, y_<t), for objectives that need `ref_logps`."""
     kls: Tensor | None = None
-    """[B, T] float32, KL(pi_ref || pi_theta) of the next token over the vocabulary where each token stands; carries
-    gradient. For objectives that need `ref_model`."""
+    """[B, T] float32, KL between pi_ref and pi_theta of the next token over the vocabulary where each token stands;
+    carries gradient. For objectives that need `ref_model`, in the direction that their spec names."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,29 @@ def weighted_mean(response: Response, values: Tensor) -> Tensor:
     """[B] sum_t w_t v_t / sum_t w_t: the mean of all tokens where the weights are even. 0 where they sum to 0."""
     total = masked(response, response.weights.detach()).sum(dim=-1)
     return weighted_mass(response, values) / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def mean_over(divide_by: DivideBy, response: Response, values: Tensor) -> Tensor:
+    """[B] `weighted_mean`, or the weighted sum over the number of tokens. One and the same for even weights."""
+    if divide_by == "weights":
+        return weighted_mean(response, values)
+    return weighted_sum(response, values) / token_counts(response).clamp(min=1.0)
+
+
+def sequence_kl(response: Response) -> Tensor:
+    """[B] sum_t KL_t, every trained token once. Raises ValueError without `kls`."""
+    return summed(response, _kls(response))
+
+
+def weighted_kl(response: Response) -> Tensor:
+    """[B] the `weighted_sum` of the KLs. Raises ValueError without `kls`."""
+    return weighted_sum(response, _kls(response))
+
+
+def _kls(response: Response) -> Tensor:
+    if response.kls is None:
+        raise ValueError("the objective needs the KL with the reference at every token")
+    return response.kls
 
 
 def summed_log_ratios(response: Response) -> Tensor:

@@ -1,7 +1,7 @@
 """SimPO (Meng et al. 2024), and SePO (Yang et al. 2025), which is its form on selected tokens."""
 
 from pipeline.config.objective import SepoSettings, SimpoSettings
-from pipeline.objectives.response import PairLosses, Pairs, weighted_mean
+from pipeline.objectives.response import PairLosses, Pairs, mean_over, weighted_mean
 from pipeline.objectives.sigmoid import preference_loss
 
 
@@ -10,7 +10,9 @@ def simpo(pairs: Pairs, beta: float, settings: SimpoSettings) -> PairLosses:
 
     The official code's `gamma_beta_ratio` g stands for gamma = g * beta.
     """
-    chosen, rejected = (beta * weighted_mean(side, side.logps) for side in (pairs.chosen, pairs.rejected))
+    chosen, rejected = (
+        beta * mean_over(settings.divide_by, side, side.logps) for side in (pairs.chosen, pairs.rejected)
+    )
     return preference_loss(chosen, rejected, settings.gamma)
 
 

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pipeline.config.objective import NoSettings, Tdpo2Settings
-from pipeline.objectives.response import PairLosses, Pairs, Response, log_ratios, summed, weighted_sum
+from pipeline.objectives.response import PairLosses, Pairs, Response, log_ratios, sequence_kl, weighted_sum
 from pipeline.objectives.sigmoid import preference_loss
 
 
@@ -26,13 +26,6 @@ def tdpo2(pairs: Pairs, beta: float, settings: Tdpo2Settings) -> PairLosses:
     kls = sequence_kl(pairs.rejected) - sequence_kl(pairs.chosen).detach()
     losses = -logsigmoid(beta * (ratios - settings.alpha * kls))
     return PairLosses(losses, _reward(pairs.chosen, beta).detach(), _reward(pairs.rejected, beta).detach())
-
-
-def sequence_kl(response: Response) -> Tensor:
-    """[B] K, every trained token once. Raises ValueError without `kls`."""
-    if response.kls is None:
-        raise ValueError("TDPO needs KL(pi_ref || pi_theta) at every token")
-    return summed(response, response.kls)
 
 
 def _ratio(response: Response) -> Tensor:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from pipeline.config.objective import TidpoSettings, TidpoTdpo2Settings
-from pipeline.objectives.response import PairLosses, Pairs, log_ratios, weighted_mass, weighted_sum
+from pipeline.objectives.response import PairLosses, Pairs, log_ratios, sequence_kl, weighted_mass, weighted_sum
 from pipeline.objectives.sigmoid import preference_loss
 from pipeline.objectives.tdpo import tdpo2
 from pipeline.objectives.triplet import triplet
@@ -21,12 +21,18 @@ def tidpo(pairs: Pairs, beta: float, settings: TidpoSettings) -> PairLosses:
 
 
 def tidpo_tdpo2(pairs: Pairs, beta: float, settings: TidpoTdpo2Settings) -> PairLosses:
-    """L = TDPO2 with weighted log-ratios and plain KLs + gamma triplet, per pair: the released code (METHODS 3.2).
+    """L = TDPO2 with weighted log-ratios and plain KLs + gamma triplet + kl_coef (K_w + K_l) / 2, per pair.
 
-    Its option `kl_coef`, 0 by default, is not offered.
+    The released code (METHODS 3.2), where kl_coef is an option that is off. Its gradient goes through both K.
     """
-    return _with_triplet(tdpo2(pairs, beta, settings), pairs, settings)
+    outcome = tdpo2(pairs, beta, settings)
+    if settings.kl_coef:
+        penalty = settings.kl_coef * (sequence_kl(pairs.chosen) + sequence_kl(pairs.rejected)) / 2
+        outcome = replace(outcome, losses=outcome.losses + penalty)
+    return _with_triplet(outcome, pairs, settings)
 
 
 def _with_triplet(outcome: PairLosses, pairs: Pairs, settings: TidpoSettings | TidpoTdpo2Settings) -> PairLosses:
+    if not settings.gamma:  # there is no anchor then
+        return outcome
     return replace(outcome, losses=outcome.losses + settings.gamma * triplet(pairs, settings.margin))

@@ -16,8 +16,7 @@ from pipeline.attention.backends import check_engine
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
 from pipeline.config.model import ModelRef
-from pipeline.config.needs import models_of
-from pipeline.config.objective import find_spec
+from pipeline.config.needs import models_of, objective_needs
 from pipeline.data.checks import usable_pair
 from pipeline.data.rows import RowProblem
 from pipeline.data.sources import Source, open_sources
@@ -81,9 +80,9 @@ def _data(sections: dict[str, Any], root: Path) -> Iterator[Finding]:
             yield Finding(
                 "ok" if rows else "error", f"{source.params_path}: {source.label} {'opens' if rows else 'is empty'}"
             )
-            objective = sections["train"].objective
-            if rows and source.split == "train" and "gold" in find_spec(objective).needs:
-                yield _gold(source, params.limit, objective)
+            train = sections["train"]
+            if rows and source.split == "train" and "gold" in objective_needs(train):
+                yield _gold(source, params.limit, train.objective)
     except PipelineError as error:
         yield Finding("error", str(error))
 
@@ -146,7 +145,7 @@ def _contrasted(role: str, sections: dict[str, Any], root: Path, sizes: dict[str
     def check() -> None:
         manifest = resolve(ref, role, root)
         check_vocabulary(manifest, resolve(start, "start", root))
-        if role in models_of(sections["weights"].source, sections["score"]):
+        if role in models_of(sections["weights"], sections["score"]):
             check_scoring(manifest, sections["tokenize"].max_tokens)
         sizes[role] = _parameters(load_config(manifest))
 
@@ -241,10 +240,10 @@ def _memory(sections: dict[str, Any], sizes: dict[str, int]) -> Iterator[Finding
 def _held(sections: dict[str, Any], sizes: dict[str, int], cuda: bool) -> dict[str, int]:
     """Bytes of models by stage, of the stages whose models are all there to be looked at."""
     runtime, train = sections["runtime"], sections["train"]
-    needs = find_spec(train.objective).needs
+    needs = objective_needs(train)
     readers: dict[str, tuple[tuple[str, ...], str]] = {
         "extract": (("judge",) if sections["weights"].source == "judge" else (), sections["extract"].dtype),
-        "score": (models_of(sections["weights"].source, sections["score"]), sections["score"].dtype),
+        "score": (models_of(sections["weights"], sections["score"]), sections["score"].dtype),
         "third": (("start",) if needs & {"anchor", "kl_pairs"} else (), sections["reference"].dtype),
     }
     # On CUDA each process has a device of its own; on the CPU they share the memory.

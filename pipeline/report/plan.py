@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.config.objective import find_spec
-from pipeline.config.weights import SCORED
+from pipeline.config.needs import objective_needs
+from pipeline.config.weights import reads_scores
 from pipeline.data.pairs import Pair
 from pipeline.judge.render import JudgePair, PairRefused, Renderer
 from pipeline.models.chat import Chat
@@ -85,7 +85,7 @@ def plan(
     refused = len(sample) - len(trained)
     if not trained:
         return Plan(_counts(pairs), len(sample), refused)
-    needs = find_spec(sections["train"].objective).needs
+    needs = objective_needs(sections["train"])
     rows = rows_of_response(sections["extract"], judge_heads) if judged else []
     return Plan(
         pairs=_counts(pairs),
@@ -102,7 +102,7 @@ def plan(
             rows,
             trained,
             reference="ref_logps" in needs,
-            scores=sections["weights"].source in SCORED,
+            scores=reads_scores(sections["weights"]),
             third=_third_tokens(trained, needs, sections["third"].max_new_tokens),
         ),
     )
@@ -132,7 +132,7 @@ def describe(plan: Plan, rate: float | None, sections: Mapping[str, Any]) -> Ite
     """
     total = sum(plan.pairs.values())
     train, source = sections["train"], sections["weights"].source
-    needs = find_spec(train.objective).needs
+    needs = objective_needs(train)
     steps = total_steps(plan.pairs["train"], train.global_batch_pairs, train.epochs, train.max_steps)
     passes: dict[str, float] = {}
     generating = []
@@ -146,7 +146,7 @@ def describe(plan: Plan, rate: float | None, sections: Mapping[str, Any]) -> Ite
         passes["score"] = (plan.judge_tokens + written) * total
         generating.append("score")
         yield f"score      {_tokens(plan.judge_tokens + written, total, written)}"
-    elif source in SCORE_COST:
+    elif reads_scores(sections["weights"]):
         cost = SCORE_COST[source]
         passes["score"] = cost * plan.training_tokens * total
         yield f"score      {_tokens(plan.training_tokens, total)}, read in about {cost:.0f} forward passes"

@@ -86,6 +86,7 @@ def _of_responses(trained: Sequence[Trained], what: str, schema: pa.Schema, rand
             f"{name}_{what}": random.random(n, dtype=np.float32)
             for name, n in zip(RESPONSES, of.response_tokens, strict=True)
         }
+        | ({f"{name}_prompt_score": 0.0 for name in RESPONSES} if what == "scores" else {})
         for of in trained
     ]
     return pa.Table.from_pylist(rows, schema=schema)

@@ -39,7 +39,7 @@ class MicroBatch:
         return len(self.lengths) // len(self.pairs)
 
     def judged(self, logps: Tensor, kls: Tensor | None = None, kl_baseline: Tensor | None = None) -> Pairs:
-        """What the objective sees, given the policy's log-probs [M] of the row, and KL(pi_ref || pi_theta) [M]."""
+        """What the objective sees, given the policy's log-probs [M] of the row, and KL with the reference [M]."""
         chosen, rejected, *third = self.responses(logps, kls)
         return Pairs(chosen, rejected, third[0] if third else None, kl_baseline)
 

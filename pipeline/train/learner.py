@@ -102,7 +102,7 @@ class Learner:
     def _forward(self, batch: MicroBatch, baseline: Tensor | None = None) -> Pairs:
         if self._reference is None:
             return batch.judged(self.model(batch.row), kl_baseline=baseline)
-        logps, kls = self.model(batch.row, self._reference)
+        logps, kls = self.model(batch.row, self._reference, self._objective.kl)
         return batch.judged(logps, kls, baseline)
 
     @torch.no_grad()

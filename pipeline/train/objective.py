@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from pipeline.config.base import Section
-from pipeline.config.objective import Need, find_spec, parse_settings
+from pipeline.config.objective import Divergence, Need, find_spec, needs_of, parse_settings
 from pipeline.config.train import TrainParams
 from pipeline.objectives.registry import Loss, find_objective
 from pipeline.objectives.response import PairLosses, Pairs
@@ -17,6 +17,9 @@ class Objective:
     beta: float
     settings: Section
     needs: frozenset[Need]
+    """With its settings."""
+    kl: Divergence
+    """Which KL it takes, where it needs `ref_model`."""
 
     def __call__(self, pairs: Pairs) -> PairLosses:
         return self.loss(pairs, self.beta, self.settings)
@@ -29,5 +32,6 @@ class Objective:
 
 def open_objective(params: TrainParams) -> Objective:
     """The objective that `train` names. Raises ConfigError for an unknown one, or settings that it does not take."""
-    settings = parse_settings(params.objective, params.settings)
-    return Objective(find_objective(params.objective), params.beta, settings, find_spec(params.objective).needs)
+    name = params.objective
+    settings = parse_settings(name, params.settings)
+    return Objective(find_objective(name), params.beta, settings, needs_of(name, settings), find_spec(name).kl)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from pipeline.config.objective import Need, third_kind
 from pipeline.errors import DataError, ShardError
 from pipeline.io.artifact import Artifact, Shard
 from pipeline.schemas.aligned import ALIGNED
@@ -17,8 +18,6 @@ from pipeline.train.pairs import JoinedShard, TrainedPair
 
 Shards = tuple[Shard, Shard, Shard | None, Shard | None]
 """Of the same pairs: tokens, aligned, reference, third."""
-_KINDS = ("anchor", "gold", "kl_pairs")
-"""Needs that a third response answers; an objective has one of them or none."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,8 @@ class PairArtifacts:
         return cls(Artifact(data / "tokens", TOKENS), Artifact(data / "aligned", ALIGNED), *taken)
 
 
-def check_fits(artifacts: PairArtifacts, needs: Collection[str]) -> None:
-    """What is cached must be what the objective needs (`pipeline.config.objective.Need`). Reads one footer.
+def check_fits(artifacts: PairArtifacts, needs: Collection[Need]) -> None:
+    """What is cached must be what the objective needs (`pipeline.config.objective.needs_of`). Reads one footer.
 
     Shards that are missing altogether are left to who opens a split. Raises ShardError that names the folder.
     """
@@ -54,7 +53,7 @@ def check_fits(artifacts: PairArtifacts, needs: Collection[str]) -> None:
             f"{data / 'reference'}: was left empty, but train.objective needs the reference's log-probs; run `dvc"
             " repro`"
         )
-    wanted = next((kind for kind in _KINDS if kind in needs), None)
+    wanted = third_kind(needs)
     if artifacts.third is None:
         if wanted is not None:
             raise ShardError(

@@ -2,7 +2,7 @@
 
 anchor     TI-DPO's (METHODS 3.1, Eq. 12): sampled from the prompt once, with the start, and frozen (METHODS T8, 3.3)
 gold       TPO's: the third response of the data
-kl_pairs   KTO's: a response of another pair of the shard after this pair's prompt, for the estimate of its KL term
+kl_pairs   KTO's: a response to another prompt of the shard after this pair's prompt, for the estimate of its KL term
            (METHODS 5)
 """
 
@@ -29,7 +29,8 @@ from pipeline.models.response_logps import response_logps
 
 Record = Mapping[str, Any]
 """A row of `data/tokens/`."""
-Report = Callable[[int, int], None]
+Report = Callable[[float, int], None]
+"""Told the number of pairs, and of computed tokens, that are newly done. An anchor that is sampled is half a pair."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,18 @@ def open_third(
     stops = stop_ids(tokenizer, Chat(tokenizer, start.chat_template, role="start"))
     asking = _Asking(params, stops, max_tokens, runtime.token_budget)
     choose = {"anchor": _anchors, "kl_pairs": _mismatched}[kind]
+    scored = 0.5 if kind == "anchor" else 1.0
 
     def find(records: Sequence[Record], report: Report) -> list[Third | ThirdRefused]:
         model.set_attn_implementation(plain)
-        ids = choose(model, records, asking)
+        ids = choose(model, records, asking, report)
         # After sampling: for log-probs the model attends in packed rows.
         scorer = LogProbModel(model, attention=runtime.attention)
         there = [(place, response) for place, response in enumerate(ids) if not isinstance(response, ThirdRefused)]
         items = [Prompted(records[place]["prompt_ids"], [response]) for place, response in there]
-        logps = response_logps(scorer, items, runtime.token_budget, on_progress=report)
+        logps = response_logps(
+            scorer, items, runtime.token_budget, on_progress=lambda pairs, tokens: report(scored * pairs, tokens)
+        )
         found: list[Third | ThirdRefused | None] = [None if isinstance(of, list) else of for of in ids]
         for (place, response), [values] in zip(there, logps, strict=True):
             if not np.isfinite(values).all():
@@ -112,34 +116,61 @@ def _gold(records: Sequence[Record], report: Report) -> list[Third | ThirdRefuse
     return found
 
 
-def _anchors(model: PreTrainedModel, records: Sequence[Record], asking: _Asking) -> list[list[int] | ThirdRefused]:
+def _anchors(
+    model: PreTrainedModel, records: Sequence[Record], asking: _Asking, report: Report
+) -> list[list[int] | ThirdRefused]:
     """A sample for each pair; one that would not fit `tokenize.max_tokens` or the model's context is cut there."""
     limit = min(asking.max_tokens, context_length(model.config))
     rooms = [limit - len(record["prompt_ids"]) for record in records]
     asked = [record for record, room in zip(records, rooms, strict=True) if room > 0]
     prompts = [list(record["prompt_ids"]) for record in asked]
     names = [record["pair_id"] for record in asked]
-    samples = iter(sample_responses(model, asking.stops, prompts, names, asking.params, asking.token_budget))
+    samples = iter(
+        sample_responses(
+            model,
+            asking.stops,
+            prompts,
+            names,
+            asking.params,
+            asking.token_budget,
+            on_answers=lambda answers, tokens: report(0.5 * answers, tokens),
+        )
+    )
     return [
         next(samples)[:room] if room > 0 else _no_room(record, limit)
         for record, room in zip(records, rooms, strict=True)
     ]
 
 
-def _mismatched(model: PreTrainedModel, records: Sequence[Record], asking: _Asking) -> list[list[int] | ThirdRefused]:
-    """Of the next pair of the shard the chosen and the rejected response in turn, cut to the limit.
+def _mismatched(
+    model: PreTrainedModel, records: Sequence[Record], asking: _Asking, report: Report
+) -> list[list[int] | ThirdRefused]:
+    """Of the next pair of the shard with another prompt the chosen and the rejected response in turn, cut to the limit.
 
-    A pair that is alone in its shard is refused: a shard is made of its own pairs and no others, so that it can be made
-    by itself.
+    Pairs of one prompt may lie side by side. Where a shard has no other prompt its pairs are refused: a shard is made
+    of its own pairs and no others, so that it can be made by itself.
     """
-    if len(records) < 2:
-        return [ThirdRefused("no_other_pair", "it is alone in its shard")] * len(records)
     found: list[list[int] | ThirdRefused] = []
-    for place, record in enumerate(records):
-        other = records[(place + 1) % len(records)]
+    for place, (record, other) in enumerate(zip(records, _of_other_prompts(records), strict=True)):
+        if other is None:
+            found.append(ThirdRefused("no_other_pair", "no other pair of its shard has another prompt"))
+            continue
         ids = other["rejected_ids" if place % 2 else "chosen_ids"]
         room = asking.max_tokens - len(record["prompt_ids"])
         found.append(list(ids[:room]) if room > 0 else _no_room(record, asking.max_tokens))
+    return found
+
+
+def _of_other_prompts(records: Sequence[Record]) -> list[Record | None]:
+    """For each pair the next one whose prompt is another, the first after the last; None where there is none."""
+    prompts = [tuple(record["prompt_ids"]) for record in records]
+    found: list[Record | None] = [None] * len(records)
+    following: int | None = None
+    # From behind, twice around: what follows a pair is its neighbour, or, of the same prompt, what follows that one.
+    for place in reversed(2 * list(range(len(records)))):
+        neighbour = (place + 1) % len(records)
+        following = neighbour if prompts[neighbour] != prompts[place] else following
+        found[place] = None if following is None else records[following]
     return found
 
 

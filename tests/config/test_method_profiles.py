@@ -117,7 +117,7 @@ def test_ti_dpo_has_two_profiles_that_share_little() -> None:
     assert (paper_train["objective"], code_train["objective"]) == ("tidpo", "tidpo_tdpo2")
     assert (paper_train["beta"], code_train["beta"]) == (0.1, 0.2)
     assert paper_train["settings"] == {"length_normalized": True, "gamma": 0.1, "margin": 0.001}
-    assert code_train["settings"] == {"alpha": 0.5, "gamma": 0.001, "margin": 0.001}
+    assert code_train["settings"] == {"alpha": 0.5, "gamma": 0.001, "margin": 0.001, "kl_coef": 0.0}
 
 
 def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:

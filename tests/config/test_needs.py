@@ -9,14 +9,28 @@ from pipeline.config.check import check_all
 from pipeline.config.needs import needs as all_needs
 from pipeline.config.score import ScoreParams
 from pipeline.config.third import ThirdParams
+from pipeline.config.train import TrainParams
+from pipeline.config.weights import WeightsParams
 from pipeline.errors import ConfigError
 from tests.config.test_config import write
 
 
 def needs(
-    source: str, objective: str, score: dict[str, Any] | None = None, seed: int = 42
+    source: str,
+    objective: str,
+    score: dict[str, Any] | None = None,
+    seed: int = 42,
+    settings: dict[str, Any] | None = None,
+    **parts: dict[str, Any],
 ) -> dict[Any, dict[str, Any]]:
-    return all_needs(source, objective, ScoreParams(**(score or {})), ThirdParams(seed=seed), "float32")
+    """`parts`: of section `weights`."""
+    return all_needs(
+        WeightsParams.model_validate({"source": source, **parts}),
+        TrainParams(objective=objective, settings=settings or {}),
+        ScoreParams(**(score or {})),
+        ThirdParams(seed=seed),
+        "float32",
+    )
 
 
 def test_the_judge_is_needed_for_its_attention_alone() -> None:
@@ -45,6 +59,32 @@ def test_a_contrast_reads_the_models_that_it_names() -> None:
     assert given["scores"]["models"] == ("positive", "negative")
 
 
+NOTHING = {"source": None, "models": (), "params": None}
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "reads"),
+    [
+        ("contrast", {"transform": "random"}, False),
+        ("contrast", {"transform": "binary"}, True),
+        ("gradient", {"saliency_share": 0.0}, False),
+        ("gradient", {"saliency_share": 0.0, "prior": "softmax"}, True),
+        ("gradient", {"saliency_share": 0.0, "prior": "none"}, True),
+        ("gradient", {"saliency_share": 0.1}, True),
+    ],
+)
+def test_scores_that_no_weight_is_made_of_are_not_needed(source: str, part: dict[str, Any], reads: bool) -> None:
+    assert (needs(source, "twdpo", **{source: part})["scores"] == NOTHING) == (not reads)
+
+
+@pytest.mark.parametrize("objective", ["tidpo", "tidpo_tdpo2"])
+def test_a_triplet_loss_of_weight_0_needs_no_anchor(objective: str) -> None:
+    found = needs("gradient", objective, settings={"gamma": 0.0})
+    assert found["third"] == {"kind": None, "dtype": None, "params": None}
+    assert found == needs("gradient", "twdpo")
+    assert needs("gradient", objective, settings={"gamma": 0.01})["third"]["kind"] == "anchor"
+
+
 @pytest.mark.parametrize(
     ("objective", "reference", "third"),
     [
@@ -55,6 +95,7 @@ def test_a_contrast_reads_the_models_that_it_names() -> None:
         ("tidpo", True, "anchor"),
         ("tpo", False, "gold"),
         ("tdpo2", True, None),
+        ("tisdpo", True, None),
     ],
 )
 def test_what_objectives_need(objective: str, reference: bool, third: str | None) -> None:
@@ -68,6 +109,7 @@ def test_another_objective_of_the_same_needs_changes_no_file() -> None:
 
 
 SEPO = {"weights.contrast": {"transform": "select"}, "score.contrast": {"models": "given"}}
+NEGATIVE = {"weights.source": "contrast", "weights.contrast": {"transform": "origin"}}
 OTHER = {"source": "folder", "name": "models/oracle"}
 
 
@@ -79,8 +121,21 @@ OTHER = {"source": "folder", "name": "models/oracle"}
         (
             {"weights.source": "contrast", "weights.contrast": {"transform": "origin"}, "train.objective": "simpo",
              "train.beta": 2.0},
-            "weights.source: contrast and train.objective: simpo don't fit",
+            "weights.source: contrast and train.objective: simpo don't fit: simpo divides by the sum of the weights",
         ),
+        (
+            {**NEGATIVE, "train.objective": "ipo"},
+            "ipo divides by the sum of the weights unless divide_by is tokens, and weights.contrast.transform: origin",
+        ),
+        (
+            {**NEGATIVE, "train.objective": "tpo", "train.settings": {"length_normalized": True}},
+            "tpo divides by the sum of the weights where length_normalized is set, and",
+        ),
+        (
+            {**NEGATIVE, "train.objective": "orpo", "train.settings": {"divide_by": "tokens"}},
+            "orpo takes the odds of a mean log-prob, which must be below 0, and",
+        ),
+        ({**NEGATIVE, "train.objective": "rrhf"}, "rrhf divides by the sum of the weights, and"),
         ({"weights.source": "critical"}, "contrasts model.positive with model.negative, which are the same"),
         ({"weights.source": "contrast", **SEPO, "train.objective": "sepo"}, "which are the same"),
         ({"train.objective": "sipmo"}, "train.objective: unknown 'sipmo'; known: dpo, twdpo"),
@@ -105,6 +160,17 @@ def test_what_does_not_fit_is_refused_by_name(
         {"weights.source": "contrast", **SEPO, "train.objective": "sepo", "model.positive": OTHER},
         {"weights.source": "contrast"},
         {"weights.source": "uniform", "train.objective": "tpo"},
+        {**NEGATIVE, "train.objective": "ipo", "train.settings": {"form": "sum"}},
+        {**NEGATIVE, "train.objective": "ipo", "train.settings": {"divide_by": "tokens"}},
+        {**NEGATIVE, "train.objective": "simpo", "train.settings": {"divide_by": "tokens"}},
+        {**NEGATIVE, "train.objective": "tpo"},
+        {**NEGATIVE, "train.objective": "tisdpo"},
+        # Models of which nothing is read.
+        {
+            "weights.source": "contrast",
+            "weights.contrast": {"transform": "random"},
+            "score.contrast": {"models": "given"},
+        },
     ],
 )
 def test_what_fits(changes: dict[str, Any], tmp_path: Path, root: Path) -> None:

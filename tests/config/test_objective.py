@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from pipeline.config.objective import SPECS, SimpoSettings, TidpoTdpo2Settings, find_spec, parse_settings
+from pipeline.config.objective import (
+    SPECS,
+    Need,
+    SimpoSettings,
+    TidpoTdpo2Settings,
+    WeightKind,
+    find_spec,
+    needs_of,
+    parse_settings,
+    third_kind,
+    weights_of,
+)
 from pipeline.errors import ConfigError
 
 
@@ -24,7 +35,7 @@ def test_settings_are_read() -> None:
 
 def test_the_official_code_of_ti_dpo_by_default() -> None:
     parsed = parse_settings("tidpo_tdpo2", None)
-    assert parsed == TidpoTdpo2Settings(alpha=0.5, gamma=0.001, margin=0.001)
+    assert parsed == TidpoTdpo2Settings(alpha=0.5, gamma=0.001, margin=0.001, kl_coef=0.0)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +49,8 @@ def test_the_official_code_of_ti_dpo_by_default() -> None:
         ("simpo", {"gamma": float("nan")}, ["train.settings.gamma: "]),
         ("tidpo", {"length_normalized": 1}, ["train.settings.length_normalized: "]),
         ("ipo", {"form": "median"}, ["train.settings.form: "]),
+        ("orpo", {"divide_by": "length"}, ["train.settings.divide_by: "]),
+        ("tisdpo", {"alpha": -0.5}, ["train.settings.alpha: "]),
         ("kto", {"desirable_weight": 0.0}, ["train.settings.desirable_weight: "]),
         ("cpo", {"nll": "max", "nll_weight": -1.0, "x": 0}, ["s.nll_weight: ", "s.nll: ", "s.x: "]),
         ("cpo", [1], ["train.settings: "]),
@@ -56,8 +69,8 @@ def test_each_problem_is_a_line_with_its_path(name: str, settings: Any, lines: l
 def test_a_wrong_key_says_which_there_are() -> None:
     with pytest.raises(ConfigError, match=r"settings of tpo: nll_weight, nll, length_normalized, gamma$"):
         parse_settings("tpo", {"beta": 0.1})
-    with pytest.raises(ConfigError, match=r"settings of orpo: none$"):
-        parse_settings("orpo", {"beta": 0.1})
+    with pytest.raises(ConfigError, match=r"settings of twdpo: none$"):
+        parse_settings("twdpo", {"beta": 0.1})
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -76,6 +89,59 @@ def test_needs_of_reference_free_objectives() -> None:
     for name, spec in SPECS.items():
         if spec.needs & {"ref_model", "kl_pairs", "anchor"}:
             assert "ref_logps" in spec.needs, name
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "idle"),
+    [
+        ("tidpo", {"gamma": 0.0}, {"anchor"}),
+        ("tidpo_tdpo2", {"gamma": 0.0}, {"anchor"}),
+        ("tisdpo", {"alpha": 0.0}, {"ref_model"}),
+        # Their rewards hold the KLs all the same.
+        ("tdpo2", {"alpha": 0.0}, set()),
+        ("tidpo_tdpo2", {"alpha": 0.0}, set()),
+    ],
+)
+def test_what_a_weight_of_0_leaves_without_a_part_is_not_needed(
+    name: str, settings: dict[str, Any], idle: set[Need]
+) -> None:
+    assert needs_of(name, parse_settings(name, settings)) == SPECS[name].needs - idle
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_with_defaults_every_need_plays_a_part(name: str) -> None:
+    assert needs_of(name, parse_settings(name, {})) == SPECS[name].needs
+
+
+def test_an_objective_has_one_third_response_or_none() -> None:
+    assert third_kind({"ref_logps", "anchor"}) == "anchor"
+    assert third_kind({"ref_logps", "ref_model"}) is None
+    for spec in SPECS.values():
+        assert len(spec.needs & {"anchor", "gold", "kl_pairs"}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "kind"),
+    [
+        ("ipo", {}, "nonnegative"),
+        ("ipo", {"form": "sum"}, "any"),
+        ("ipo", {"divide_by": "tokens"}, "any"),
+        ("simpo", {}, "nonnegative"),
+        ("simpo", {"divide_by": "tokens"}, "any"),
+        ("orpo", {}, "nonnegative"),
+        ("orpo", {"divide_by": "tokens"}, "nonnegative"),
+        ("tpo", {}, "any"),
+        ("tpo", {"length_normalized": True}, "nonnegative"),
+        ("rrhf", {}, "nonnegative"),
+        ("tisdpo", {}, "any"),
+        ("sepo", {}, "mask"),
+        ("dpo", {}, "none"),
+    ],
+)
+def test_only_who_divides_by_weights_refuses_negative_ones(
+    name: str, settings: dict[str, Any], kind: WeightKind
+) -> None:
+    assert weights_of(name, parse_settings(name, settings)) == kind
 
 
 def test_params_are_checked_without_torch(root: Path) -> None:

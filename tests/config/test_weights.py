@@ -19,6 +19,11 @@ from pipeline.config.weights import Scale, WeightsParams, may_be_negative, scale
         ({"contrast": {"low": 1.4}}, r"low \(1\.4\) must not exceed high \(1\.3\)"),
         ({"contrast": {"exp_low": 2.0}}, "exp_low .* must not exceed exp_high"),
         ({"contrast": {"top_percent": 101.0}}, "less than or equal to 100"),
+        # With these no token of any response has a weight.
+        ({"contrast": {"top_percent": 0.0}}, "greater than 0"),
+        ({"contrast": {"select_share": 0.0}}, "greater than 0"),
+        ({"contrast": {"low": 0.0, "high": 0.0}}, "greater than 0"),
+        ({"random": {"low": 0.0, "high": 0.0}}, "greater than 0"),
         ({"random": {"low": 2.0}}, "must not exceed high"),
         ({"decay": {"first_exponent": 2}}, "0 or 1"),
         ({"decay": {"gamma": 0.0}}, "greater than 0"),

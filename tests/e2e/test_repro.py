@@ -49,7 +49,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         ({"evaluate.bootstrap_samples": 101}, ["evaluate", "report"]),
         ({"train.objective": "ipo"}, ["needs", "train", "evaluate", "report"]),
         ({"third.seed": 1, "score.gradient": {"norm": 2}}, ["needs"]),
-        ({"weights.decay": {"gamma": 0.9}, "realign.flip_seed": 1}, ["realign"]),
+        ({"weights.decay": {"gamma": 0.9}, "realign.flip_seed": 1}, ["needs", "realign"]),
         ({"runtime.token_budget": 512, "runtime.micro_batch_tokens": 512}, []),
     ],
 )
@@ -66,7 +66,7 @@ def test_switching_the_source_and_back_finds_the_cached_artifacts(project: Proje
     for name in ("judge", "attention", "weights", "reference"):
         assert len(pl.scan_parquet(project.root / "data" / name / "train").collect()) == 0, name
     project.set({"weights.decay": {"gamma": 0.9}})
-    assert ran(project.run("dvc", "repro")) == ["realign"]
+    assert ran(project.run("dvc", "repro")) == ["needs", "realign"]
     project.set({"weights.source": "judge", "weights.decay": {"gamma": 0.98, "first_exponent": 0}})
     project.set({"train.objective": "twdpo", "train.settings": {}})
     assert ran(project.run("dvc", "repro")) == []

@@ -1,6 +1,7 @@
 """Chunked divergences over the vocabulary against torch's own in float64, of heads and of whole packed models."""
 
 from collections.abc import Sequence
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 from transformers import PreTrainedModel
 
-from pipeline.models.kls import token_kls
+from pipeline.models.kls import Direction, token_kls
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import PackedRow, Prompted, pack
 from pipeline.models.scoring import SUPPORTED_MODEL_TYPES
@@ -18,12 +19,19 @@ from tests.models.test_logps import gradients, items
 
 Head = tuple[Tensor, Tensor, Tensor | None]
 """Hidden states [N, H], weight [V, H], bias [V]."""
+BOTH = pytest.mark.parametrize("direction", get_args(Direction))
 
 
-def reference(policy: Head, frozen: Head, softcap: float | None = None) -> Tensor:
+def reference(policy: Head, frozen: Head, softcap: float | None = None, direction: Direction = "forward") -> Tensor:
     """The definition, in the precision of its arguments."""
     ours, theirs = (_log_probs(*head, softcap) for head in (policy, frozen))
-    return kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
+    return divergence(ours, theirs, direction)
+
+
+def divergence(ours: Tensor, theirs: Tensor, direction: Direction) -> Tensor:
+    """Of log-probs [N, V], by torch: `kl_div(x, y)` is KL(y || x)."""
+    x, y = (ours, theirs) if direction == "forward" else (theirs, ours)
+    return kl_div(x, y, reduction="none", log_target=True).sum(-1)
 
 
 def _log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
@@ -35,10 +43,25 @@ def _log_probs(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: flo
     return logits.log_softmax(-1)
 
 
-def chunked(policy: Head, frozen: Head, softcap: float | None = None, logits_at_once: int = 1000) -> Tensor:
+def chunked(
+    policy: Head,
+    frozen: Head,
+    softcap: float | None = None,
+    logits_at_once: int = 1000,
+    direction: Direction = "forward",
+) -> Tensor:
     (hidden, weight, bias), (ref_hidden, ref_weight, ref_bias) = policy, frozen
-    biases = {"bias": bias, "ref_bias": ref_bias}
-    return token_kls(hidden, weight, ref_hidden, ref_weight, **biases, softcap=softcap, logits_at_once=logits_at_once)
+    return token_kls(
+        hidden,
+        weight,
+        ref_hidden,
+        ref_weight,
+        bias=bias,
+        ref_bias=ref_bias,
+        softcap=softcap,
+        direction=direction,
+        logits_at_once=logits_at_once,
+    )
 
 
 def heads(with_bias: bool = False, tokens: int = 50, size: int = 16, seed: int = 0) -> tuple[Head, Head]:
@@ -68,15 +91,21 @@ def learnt(head: Sequence[Tensor | None]) -> Head:
 )
 @pytest.mark.parametrize("softcap", [None, 3.0])
 @pytest.mark.parametrize("with_bias", [False, True])
+@BOTH
 def test_values_and_gradients_equal_the_definition_in_float64(
-    tokens_at_once: int, logits_at_once: int, softcap: float | None, with_bias: bool, monkeypatch: pytest.MonkeyPatch
+    direction: Direction,
+    tokens_at_once: int,
+    logits_at_once: int,
+    softcap: float | None,
+    with_bias: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("pipeline.models.head.TOKENS_AT_ONCE", tokens_at_once)
     policy, frozen = heads(with_bias)
     upstream = torch.randn(50)
     single, exact = learnt(policy), learnt(double(policy))
-    ours = chunked(single, frozen, softcap, logits_at_once)
-    theirs = reference(exact, double(frozen), softcap)
+    ours = chunked(single, frozen, softcap, logits_at_once, direction)
+    theirs = reference(exact, double(frozen), softcap, direction)
     (ours * upstream).sum().backward()
     (theirs * upstream.double()).sum().backward()
     assert ours.dtype == torch.float32
@@ -86,32 +115,36 @@ def test_values_and_gradients_equal_the_definition_in_float64(
             torch.testing.assert_close(one.grad.double(), other.grad, atol=1e-5, rtol=1e-5)
 
 
-def test_bfloat16_logits_are_float32() -> None:
+@BOTH
+def test_bfloat16_logits_are_float32(direction: Direction) -> None:
     """From bfloat16 factors it is exact to float32; with logits in bfloat16 it would be 0.01 and more off."""
     torch.manual_seed(0)
     policy, frozen = ((torch.randn(64, 64).bfloat16(), torch.randn(501, 64).bfloat16(), None) for _ in range(2))
-    exact = reference(double(policy), double(frozen))
-    torch.testing.assert_close(chunked(policy, frozen).double(), exact, atol=1e-5, rtol=1e-5)
-    assert (reference(policy, frozen).double() - exact).abs().max() > 1e-2
+    exact = reference(double(policy), double(frozen), direction=direction)
+    ours = chunked(policy, frozen, direction=direction)
+    torch.testing.assert_close(ours.double(), exact, atol=1e-5, rtol=1e-5)
+    assert (reference(policy, frozen, direction=direction).double() - exact).abs().max() > 1e-2
 
 
-def test_bfloat16_gradients() -> None:
+@BOTH
+def test_bfloat16_gradients(direction: Direction) -> None:
     policy, frozen = heads(tokens=300, size=64)
     policy = (policy[0].bfloat16(), (0.3 * policy[1]).bfloat16(), None)
     frozen = (frozen[0].bfloat16(), (0.3 * frozen[1]).bfloat16(), None)
     single, exact, upstream = learnt(policy), learnt(double(policy)), torch.rand(300)
-    (chunked(single, frozen) * upstream).sum().backward()
-    (reference(exact, double(frozen)) * upstream.double()).sum().backward()
+    (chunked(single, frozen, direction=direction) * upstream).sum().backward()
+    (reference(exact, double(frozen), direction=direction) * upstream.double()).sum().backward()
     for one, other in zip(single[:2], exact[:2], strict=True):
         assert one.grad.dtype == torch.bfloat16
         assert (one.grad.double() - other.grad).norm() < 5e-3 * other.grad.norm()
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
-def test_same_heads_have_no_divergence_and_no_gradient(softcap: float | None) -> None:
+@BOTH
+def test_same_heads_have_no_divergence_and_no_gradient(direction: Direction, softcap: float | None) -> None:
     policy, _ = heads(with_bias=True)
     moved = learnt(policy)
-    kls = chunked(moved, policy, softcap)
+    kls = chunked(moved, policy, softcap, direction=direction)
     kls.sum().backward()
     assert not kls.any()
     for part in moved:
@@ -120,33 +153,42 @@ def test_same_heads_have_no_divergence_and_no_gradient(softcap: float | None) ->
         assert not part.grad.any()
 
 
-def test_is_never_negative() -> None:
+@BOTH
+def test_is_never_negative(direction: Direction) -> None:
     """Also where the two are so close that rounding is larger than the divergence."""
     policy, _ = heads(tokens=500)
     for step in (1e-6, 1e-4, 1e-2):
         moved = (policy[0] + step * torch.randn_like(policy[0]), policy[1], None)
-        kls = chunked(moved, policy)
+        kls = chunked(moved, policy, direction=direction)
         assert (kls >= 0).all()
-        torch.testing.assert_close(kls.double(), reference(double(moved), double(policy)), atol=2e-6, rtol=1e-3)
+        exact = reference(double(moved), double(policy), direction=direction)
+        torch.testing.assert_close(kls.double(), exact, atol=2e-6, rtol=1e-3)
 
 
-def test_logits_far_apart_stay_finite() -> None:
+@pytest.mark.parametrize(("scale", "largest"), [(30.0, 50.0), (1e4, 2e4)])
+@BOTH
+def test_logits_far_apart_stay_finite(direction: Direction, scale: float, largest: float) -> None:
     """Words that one of the two never says: their probability is 0 in float32, and the log-ratio in the thousands."""
     policy, frozen = heads(tokens=20)
-    policy, frozen = (policy[0], 1e4 * policy[1], None), (frozen[0], 1e4 * frozen[1], None)
+    policy, frozen = (policy[0], scale * policy[1], None), (frozen[0], scale * frozen[1], None)
     single, exact = learnt(policy), learnt(double(policy))
-    ours, theirs = chunked(single, frozen), reference(exact, double(frozen))
+    ours = chunked(single, frozen, direction=direction)
+    theirs = reference(exact, double(frozen), direction=direction)
     ours.sum().backward()
     theirs.sum().backward()
-    assert theirs.max() > 2e4
-    torch.testing.assert_close(ours.double(), theirs, atol=1e-2, rtol=1e-5)
-    for one, other in zip(single[:2], exact[:2], strict=True):
+    assert theirs.max() > largest
+    torch.testing.assert_close(ours.double(), theirs, atol=5e-7 * largest, rtol=1e-5)
+    factors = (exact[1], exact[0])
+    for one, other, factor in zip(single[:2], exact[:2], factors, strict=True):
         assert one.grad.isfinite().all()
-        assert (one.grad.double() - other.grad).norm() < 1e-4 * other.grad.norm()
+        # A reverse gradient holds log-ratios less their mean: as exact as float32 holds the ratios.
+        rounding = 1e-7 * float(theirs.detach().max() * factor.detach().norm()) if direction == "reverse" else 0.0
+        assert (one.grad.double() - other.grad).norm() < 1e-4 * other.grad.norm() + rounding
 
 
 @pytest.mark.parametrize("masked", [slice(3, 4), slice(0, 25), slice(90, 97)], ids=["a word", "first block", "last"])
-def test_words_that_neither_says_play_no_part(masked: slice) -> None:
+@BOTH
+def test_words_that_neither_says_play_no_part(direction: Direction, masked: slice) -> None:
     """A bias of -inf, as of words that pad a vocabulary: 0 * (-inf - -inf) is left out."""
     policy, frozen = heads(with_bias=True)
     kept = torch.ones(97, dtype=torch.bool)
@@ -156,23 +198,51 @@ def test_words_that_neither_says_play_no_part(masked: slice) -> None:
         bias[masked] = -torch.inf
     moved = learnt(policy)
     # Blocks of 10 words.
-    kls = chunked(moved, frozen, logits_at_once=1000)
+    kls = chunked(moved, frozen, logits_at_once=1000, direction=direction)
     kls.sum().backward()
-    without = [(hidden, weight[kept], bias[kept]) for hidden, weight, bias in (policy, frozen) if bias is not None]
-    torch.testing.assert_close(kls.double(), reference(*map(double, without)), atol=1e-5, rtol=1e-5)
+    first, second = (
+        double((hidden, weight[kept], bias[kept])) for hidden, weight, bias in (policy, frozen) if bias is not None
+    )
+    torch.testing.assert_close(kls.double(), reference(first, second, direction=direction), atol=1e-5, rtol=1e-5)
     assert moved[1].grad is not None
     assert not moved[1].grad[masked].any()
     assert moved[1].grad.isfinite().all()
 
 
-def test_a_word_that_only_the_policy_never_says_is_infinitely_far() -> None:
+@BOTH
+@pytest.mark.parametrize("logits_at_once", [100, 1000])
+def test_a_word_that_only_the_second_never_says_is_infinitely_far(direction: Direction, logits_at_once: int) -> None:
     policy, frozen = heads(with_bias=True)
-    assert policy[2] is not None
-    policy[2][5] = -torch.inf
-    assert chunked(policy, frozen).isposinf().all()
+    bias = (policy if direction == "forward" else frozen)[2]
+    assert bias is not None
+    bias[5] = -torch.inf
+    assert chunked(policy, frozen, logits_at_once=logits_at_once, direction=direction).isposinf().all()
 
 
-def test_no_logits_are_kept_for_the_backward_pass() -> None:
+@BOTH
+@pytest.mark.parametrize("logits_at_once", [100, 1000])
+def test_a_word_that_only_the_first_never_says_adds_nothing(direction: Direction, logits_at_once: int) -> None:
+    """Its probability is 0; the other's log-ratio to it is infinite, and 0 * inf is left out, of gradients too."""
+    policy, frozen = heads(with_bias=True)
+    bias = (frozen if direction == "forward" else policy)[2]
+    assert bias is not None
+    bias[5] = -1e4
+    exact = learnt(double(policy))
+    expected = reference(exact, double(frozen), direction=direction)
+    expected.sum().backward()
+    bias[5] = -torch.inf
+    moved = learnt(policy)
+    kls = chunked(moved, frozen, logits_at_once=logits_at_once, direction=direction)
+    kls.sum().backward()
+    torch.testing.assert_close(kls.double(), expected, atol=1e-5, rtol=1e-5)
+    for one, other in zip(moved, exact, strict=True):
+        assert one is not None
+        assert other is not None
+        torch.testing.assert_close(one.grad.double(), other.grad, atol=1e-5, rtol=1e-5)
+
+
+@BOTH
+def test_no_logits_are_kept_for_the_backward_pass(direction: Direction) -> None:
     kept: list[Tensor] = []
 
     def remember(tensor: Tensor) -> Tensor:
@@ -182,13 +252,14 @@ def test_no_logits_are_kept_for_the_backward_pass() -> None:
     policy = learnt((torch.randn(400, 8), torch.randn(300, 8), None))
     frozen = (torch.randn(400, 8), torch.nn.Parameter(torch.randn(300, 8)), None)
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        chunked(policy, frozen, logits_at_once=6000)
+        chunked(policy, frozen, logits_at_once=6000, direction=direction)
     assert max(tensor.numel() for tensor in kept) == policy[0].numel()
     # A Parameter stays one: where activations are kept on the CPU, it is known by its class.
     assert any(tensor is frozen[1] for tensor in kept)
 
 
-def test_blocks_of_both_models_share_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+@BOTH
+def test_blocks_of_both_models_share_the_limit(direction: Direction, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.models import kls
 
     sizes: list[int] = []
@@ -201,15 +272,16 @@ def test_blocks_of_both_models_share_the_limit(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(kls, "head_logits", measured)
     policy, frozen = heads()
-    chunked(learnt(policy), frozen, logits_at_once=1000).sum().backward()
+    chunked(learnt(policy), frozen, logits_at_once=1000, direction=direction).sum().backward()
     assert max(sizes) == 500
 
 
-def test_no_gradient_reaches_the_reference() -> None:
+@BOTH
+def test_no_gradient_reaches_the_reference(direction: Direction) -> None:
     policy, frozen = heads(with_bias=True)
     before = torch.randn(1, requires_grad=True)
     hidden, weight, bias = learnt(frozen)
-    chunked(learnt(policy), (hidden * before, weight, bias)).sum().backward()
+    chunked(learnt(policy), (hidden * before, weight, bias), direction=direction).sum().backward()
     assert [part.grad for part in (hidden, weight, bias, before) if part is not None] == [None] * 4
 
 
@@ -231,7 +303,7 @@ def test_other_vocabularies_and_positions_are_refused() -> None:
         chunked(policy, (hidden[:49], weight, None))
 
 
-def eager_kls(policy: PreTrainedModel, frozen: PreTrainedModel, given: list[Prompted]) -> Tensor:
+def eager_kls(policy: PreTrainedModel, frozen: PreTrainedModel, given: list[Prompted], direction: Direction) -> Tensor:
     """[M] from transformers' eager attention over one sequence at a time, and whole logits."""
     found = []
     for model in (policy, frozen):
@@ -243,19 +315,22 @@ def eager_kls(policy: PreTrainedModel, frozen: PreTrainedModel, given: list[Prom
                 model(input_ids=ids, use_cache=False).logits[0, len(item.prompt_ids) - 1 : -1].log_softmax(-1)
                 for model in (policy, frozen)
             )
-            found.append(kl_div(ours, theirs.detach(), reduction="none", log_target=True).sum(-1))
+            found.append(divergence(ours, theirs.detach(), direction))
     return torch.cat(found)
 
 
 @pytest.mark.parametrize("share", [False, True])
 @pytest.mark.parametrize("kind", SUPPORTED_MODEL_TYPES)
-def test_packed_models_equal_single_rows_of_the_models_own_in_float64(kind: str, share: bool) -> None:
+@BOTH
+def test_packed_models_equal_single_rows_of_the_models_own_in_float64(
+    direction: Direction, kind: str, share: bool
+) -> None:
     """Values, gradients, and log-probs as without a reference."""
     model, frozen = tiny.model(kind), tiny.model(kind, seed=1)
     exact, exact_frozen = tiny.model(kind, torch.float64), tiny.model(kind, torch.float64, seed=1)
     policy, row = LogProbModel(model, logits_at_once=500), pack(items(), share)
-    logps, kls = policy(row, LogProbModel(frozen))
-    theirs = eager_kls(exact, exact_frozen, items())
+    logps, kls = policy(row, LogProbModel(frozen), direction)
+    theirs = eager_kls(exact, exact_frozen, items(), direction)
     upstream = torch.randn(len(theirs))
     (kls * upstream).sum().backward()
     (theirs * upstream.double()).sum().backward()
@@ -269,10 +344,12 @@ def test_packed_models_equal_single_rows_of_the_models_own_in_float64(kind: str,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_policy_at_its_start_has_no_divergence_and_no_gradient(dtype: torch.dtype) -> None:
+@BOTH
+def test_a_policy_at_its_start_has_no_divergence_and_no_gradient(direction: Direction, dtype: torch.dtype) -> None:
     """METHODS 7, no. 9."""
     model = tiny.model("gemma2", dtype)
-    _, kls = LogProbModel(model)(pack(items(), share=True), LogProbModel(tiny.model("gemma2", dtype)))
+    frozen = LogProbModel(tiny.model("gemma2", dtype))
+    _, kls = LogProbModel(model)(pack(items(), share=True), frozen, direction)
     kls.sum().backward()
     assert not kls.any()
     assert all(grad is not None and not grad.any() for grad in gradients(model).values())

@@ -1,6 +1,7 @@
 """Every objective as METHODS writes it, for one pair, in numpy float64: (loss, chosen reward, rejected reward)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,10 @@ def mean(side: Tokens, values: FloatArray) -> float:
     return float(np.sum(side.weights * values) / np.sum(side.weights))
 
 
+def mean_over(divide_by: str, side: Tokens, values: FloatArray) -> float:
+    return mean(side, values) if divide_by == "weights" else total(side, values) / len(values)
+
+
 def nll(side: Tokens, form: str) -> float:
     return float(-np.sum(side.logps) if form == "sum" else -np.mean(side.logps))
 
@@ -49,7 +54,7 @@ def twdpo_length_normalized(pair: Pair, beta: float, settings: Any) -> Made:
 
 
 def ipo(pair: Pair, beta: float, settings: Any) -> Made:
-    h = {"mean": mean, "sum": total}[settings.form]
+    h = partial(mean_over, settings.divide_by) if settings.form == "mean" else total
     win, lose = h(pair.chosen, pair.chosen.ratios), h(pair.rejected, pair.rejected.ratios)
     return (win - lose - 1 / (2 * beta)) ** 2, beta * win, beta * lose
 
@@ -75,13 +80,13 @@ def cpo(pair: Pair, beta: float, settings: Any) -> Made:
 
 
 def orpo(pair: Pair, beta: float, settings: Any) -> Made:
-    win, lose = mean(pair.chosen, pair.chosen.logps), mean(pair.rejected, pair.rejected.logps)
+    win, lose = (mean_over(settings.divide_by, side, side.logps) for side in (pair.chosen, pair.rejected))
     odds = [np.exp(a) / (1 - np.exp(a)) for a in (win, lose)]
     return nll(pair.chosen, "mean") - beta * log_sigma(float(np.log(odds[0] / odds[1]))), beta * win, beta * lose
 
 
 def simpo(pair: Pair, beta: float, settings: Any) -> Made:
-    win, lose = beta * mean(pair.chosen, pair.chosen.logps), beta * mean(pair.rejected, pair.rejected.logps)
+    win, lose = (beta * mean_over(settings.divide_by, side, side.logps) for side in (pair.chosen, pair.rejected))
     return -log_sigma(win - lose - settings.gamma), win, lose
 
 
@@ -108,6 +113,14 @@ def tdpo(pair: Pair, beta: float, alpha: float) -> Made:
     kl_w, kl_l = float(np.sum(win.kls)), float(np.sum(lose.kls))
     rewards = beta * (total(win, win.ratios) + kl_w), beta * (total(lose, lose.ratios) + kl_l)
     return -log_sigma(u - beta * alpha * (kl_l - kl_w)), *rewards
+
+
+def tisdpo(pair: Pair, beta: float, settings: Any) -> Made:
+    win, lose = pair.chosen, pair.rejected
+    w_win, w_lose = total(win, win.ratios), total(lose, lose.ratios)
+    k_win, k_lose = total(win, win.kls), total(lose, lose.kls)
+    rewards = beta * (w_win - settings.alpha * k_win), beta * (w_lose - settings.alpha * k_lose)
+    return -log_sigma(beta * (w_win - w_lose - settings.alpha * (k_win - k_lose))), *rewards
 
 
 def sepo(pair: Pair, beta: float, settings: Any) -> Made:
@@ -141,7 +154,8 @@ def tidpo(pair: Pair, beta: float, settings: Any) -> Made:
 
 def tidpo_tdpo2(pair: Pair, beta: float, settings: Any) -> Made:
     loss, *rewards = tdpo(pair, beta, settings.alpha)
-    return loss + settings.gamma * triplet(pair, settings.margin), *rewards
+    kl = 0.5 * float(np.sum(pair.chosen.kls) + np.sum(pair.rejected.kls))
+    return loss + settings.gamma * triplet(pair, settings.margin) + settings.kl_coef * kl, *rewards
 
 
 FORMULAS: dict[str, Formula] = {
@@ -159,6 +173,7 @@ FORMULAS: dict[str, Formula] = {
     "tpo": tpo,
     "tdpo1": lambda pair, beta, settings: tdpo(pair, beta, 1.0),
     "tdpo2": lambda pair, beta, settings: tdpo(pair, beta, settings.alpha),
+    "tisdpo": tisdpo,
     "sepo": sepo,
     "cdpo_positionwise": cdpo_positionwise,
     "tidpo": tidpo,

@@ -174,17 +174,19 @@ def check(name: str, settings: dict[str, Any], beta: float, padded: Pairs, their
 
 @pytest.mark.parametrize("beta", [0.05, 0.7, 2.0])
 @pytest.mark.parametrize(
-    ("loss_type", "name"),
+    ("loss_type", "name", "settings"),
     [
-        ("sigmoid", "dpo"),
-        ("sigmoid", "twdpo"),
-        ("sigmoid_norm", "twdpo_length_normalized"),
-        ("ipo", "ipo"),
+        ("sigmoid", "dpo", {}),
+        ("sigmoid", "twdpo", {}),
+        ("sigmoid", "tisdpo", {"alpha": 0.0}),
+        ("sigmoid_norm", "twdpo_length_normalized", {}),
+        ("ipo", "ipo", {}),
+        ("ipo", "ipo", {"divide_by": "tokens"}),
     ],
 )
-def test_dpo_trainer(loss_type: str, name: str, beta: float) -> None:
+def test_dpo_trainer(loss_type: str, name: str, settings: dict[str, Any], beta: float) -> None:
     pairs = make_pairs("uniform")
-    check(name, {}, beta, tensors(pairs), dpo_trainer(loss_type, pairs, beta))
+    check(name, settings, beta, tensors(pairs), dpo_trainer(loss_type, pairs, beta))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -222,7 +224,15 @@ Each = Callable[[Pair, float], tuple[Table, Tensor, Any]]
                 CPOTrainer, pair, beta=beta, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.9, alpha=0.0
             ),
         ),
+        (
+            "simpo",
+            {"gamma": 0.9, "divide_by": "tokens"},
+            lambda pair, beta: concatenating_trainer(
+                CPOTrainer, pair, beta=beta, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.9, alpha=0.0
+            ),
+        ),
         ("orpo", {}, lambda pair, beta: concatenating_trainer(ORPOTrainer, pair, beta=beta)),
+        ("orpo", {"divide_by": "tokens"}, lambda pair, beta: concatenating_trainer(ORPOTrainer, pair, beta=beta)),
         (
             "tpo",
             {"nll_weight": 0.4},
@@ -234,7 +244,7 @@ Each = Callable[[Pair, float], tuple[Table, Tensor, Any]]
             lambda pair, beta: tpo_trainer(pair, beta=beta, loss_type="tpo-l", tpo_alpha=0.4, tpo_l_gamma=0.8),
         ),
     ],
-    ids=["cpo", "simpo", "orpo", "tpo", "tpo-l"],
+    ids=["cpo", "simpo", "simpo-tokens", "orpo", "orpo-tokens", "tpo", "tpo-l"],
 )
 def test_reference_free_trainers(name: str, settings: dict[str, Any], trainer: Each, beta: float) -> None:
     for pair in make_pairs("uniform"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.objective import SPECS
+from pipeline.config.objective import SPECS, needs_of, weights_of
 from pipeline.objectives.orpo import log_odds
 from pipeline.objectives.registry import OBJECTIVES
 from pipeline.objectives.response import Pairs, Response
@@ -36,7 +36,7 @@ def test_finite_at_the_ends_of_probability(name: str, changes: dict[str, Any], c
 
     pairs = [
         Pair(extreme(pair.chosen, chosen), extreme(pair.rejected, rejected), extreme(pair.third, chosen))
-        for pair in make_pairs("mask" if SPECS[name].weights == "mask" else "uniform")
+        for pair in make_pairs("mask" if weights_of(name, settings_of(name, changes)) == "mask" else "uniform")
     ]
     finite_with_gradient(name, changes, tensors(pairs, torch.float32))
 
@@ -55,7 +55,7 @@ def test_a_pair_of_no_weight_is_finite(name: str, changes: dict[str, Any]) -> No
 
 @ALL
 def test_float32_is_close_to_the_formula(name: str, changes: dict[str, Any]) -> None:
-    pairs, settings = make_pairs(kinds(name)[0]), settings_of(name, changes)
+    pairs, settings = make_pairs(kinds(name, changes)[0]), settings_of(name, changes)
     made = OBJECTIVES[name](tensors(pairs, torch.float32), 0.6, settings)
     assert made.losses.dtype == torch.float32
     expected = [FORMULAS[name](pair, 0.6, settings)[0] for pair in pairs]
@@ -76,8 +76,8 @@ def test_a_certain_response_does_not_make_orpo_infinite() -> None:
     assert certain == pytest.approx(-np.log(2.0**-23), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_a_missing_need_is_named(name: str) -> None:
+@ALL
+def test_a_missing_need_is_named(name: str, changes: dict[str, Any]) -> None:
     pairs = tensors(make_pairs("ones"))
     taken: dict[str, tuple[Pairs, str]] = {
         "ref_logps": (_without(pairs, "ref_logps"), "reference"),
@@ -86,19 +86,20 @@ def test_a_missing_need_is_named(name: str) -> None:
         "anchor": (replace(pairs, third=None), "anchor"),
         "gold": (replace(pairs, third=None), "gold"),
     }
-    settings = settings_of(name, {})
+    settings = settings_of(name, changes)
+    needs = needs_of(name, settings)
     for need, (lacking, message) in taken.items():
-        if need in SPECS[name].needs:
+        if need in needs:
             with pytest.raises(ValueError, match=message):
                 OBJECTIVES[name](lacking, 0.1, settings)
     rest = pairs
-    if "ref_logps" not in SPECS[name].needs:
+    if "ref_logps" not in needs:
         rest = _without(rest, "ref_logps")
-    if "ref_model" not in SPECS[name].needs:
+    if "ref_model" not in needs:
         rest = _without(rest, "kls")
-    if "kl_pairs" not in SPECS[name].needs:
+    if "kl_pairs" not in needs:
         rest = replace(rest, kl_baseline=None)
-    if not SPECS[name].needs & {"anchor", "gold"}:
+    if not needs & {"anchor", "gold"}:
         rest = replace(rest, third=None)
     assert torch.isfinite(OBJECTIVES[name](rest, 0.1, settings).losses).all()  # and nothing else is needed
 

@@ -204,6 +204,11 @@ def parameters(folder: Path) -> int:
         ({"weights.source": "uniform", "train.objective": "tdpo1"}, {"train": 20}),
         ({"weights.source": "uniform", "train.objective": "tdpo1", "runtime.processes": 2}, {"train": 24}),
         ({"weights.source": "uniform", "train.objective": "tdpo1", "train.lora": LORA}, {"train": 4}),
+        ({"weights.source": "uniform", "train.objective": "tisdpo"}, {"train": 20}),
+        # What a weight of 0 leaves without a part is not held.
+        ({"weights.source": "uniform", "train.objective": "tisdpo", "train.settings": {"alpha": 0.0}}, {"train": 16}),
+        ({"weights.source": "uniform", "train.objective": "tidpo", "train.settings": {"gamma": 0.0}}, {"train": 16}),
+        ({"weights.source": "contrast", "weights.contrast": {"transform": "random"}}, {"train": 16}),
     ],
 )
 def test_memory_of_the_models_that_source_and_objective_need(

@@ -218,6 +218,22 @@ def test_source_and_objective_decide_what_is_planned(
         assert third.endswith(" a pair, 7 of them generated)")
 
 
+def test_what_a_weight_of_0_leaves_without_a_part_is_not_planned(root: Path) -> None:
+    found = Plan({"train": 8, "validation": 1}, sampled=8, refused=0, training_tokens=30.0, prompt_tokens=5.0)
+
+    def planned(saliency_share: float, gamma: float) -> list[str]:
+        sections = check_all(root / "params.yaml") | {
+            "weights": WeightsParams.model_validate(
+                {"source": "gradient", "gradient": {"saliency_share": saliency_share}}
+            ),
+            "train": TrainParams(objective="tidpo", settings={"gamma": gamma}, global_batch_pairs=2),
+        }
+        return [line.split()[0] for line in describe(found, None, sections)][2:]
+
+    assert planned(0.7, 0.1) == ["score", "reference", "third", "train"]
+    assert planned(0.0, 0.0) == ["reference", "train"]
+
+
 def test_a_pair_that_the_judge_refuses_counts_where_a_judge_is_asked(
     sample: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.config.needs import third_kind
-from pipeline.config.objective import SPECS
+from pipeline.config.objective import SPECS, third_kind
 from pipeline.models.manifest import Manifest, write_manifest
 from pipeline.train.batch import split_pairs
 from pipeline.train.finish import read_finished
@@ -45,7 +44,7 @@ def write_data(data: Path, start: Manifest, objective: str) -> None:
     """24 train and 5 validation pairs with what an objective takes; in an evaluation, the second process has none."""
     for split, number, seed in (("train", 24, 0), ("validation", 5, 1)):
         rows = make_rows(start, number, seed=seed)
-        if third_kind(objective):
+        if third_kind(SPECS[objective].needs):
             rows["third"] = make_third(rows, start, seed)
         if "ref_logps" not in SPECS[objective].needs:
             del rows["reference"]

@@ -1,6 +1,7 @@
 """Every objective in the training loop: it trains, and how the work is arranged changes no loss."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
+from pipeline.config.needs import objective_needs
 from pipeline.config.objective import SPECS
+from pipeline.config.train import TrainParams
 from pipeline.models.manifest import Manifest
 from pipeline.train.order import shuffled_order
 from pipeline.train.pairs import TrainedPair, TrainedResponse
@@ -19,7 +22,7 @@ from pipeline.train.stream import PairArtifacts, open_split
 from tests.train.tiny import losses, make_job, make_rows, make_third, write_split
 
 SHORT = {"epochs": 1, "max_steps": 4, "beta": 0.3}
-AT_START = {"dpo", "twdpo", "twdpo_length_normalized", "tdpo1", "tdpo2", "cdpo_positionwise"}
+AT_START = {"dpo", "twdpo", "twdpo_length_normalized", "tdpo1", "tdpo2", "tisdpo", "cdpo_positionwise"}
 """Objectives whose loss is log 2 where the policy is its reference (METHODS 7, no. 1)."""
 
 
@@ -36,13 +39,13 @@ def root(tmp_path: Path, start: Manifest) -> Path:
 def trained(root: Path, start: Manifest, objective: str, runtime: dict[str, Any], **params: Any) -> list[float]:
     folder = "-".join(["work", objective, *map(str, runtime.values())])
     job = make_job(root, start, {**SHORT, "objective": objective, **params}, runtime)
-    job = type(job)(**{**vars(job), "work": root / folder, "artifacts": artifacts(root, objective)})
+    job = replace(job, work=root / folder, artifacts=artifacts(root, job.params))
     return losses(run_training(job).history)
 
 
-def artifacts(root: Path, objective: str) -> PairArtifacts:
-    """What the stages leave for an objective."""
-    whole, needs = PairArtifacts.below(root / "data"), SPECS[objective].needs
+def artifacts(root: Path, train: TrainParams) -> PairArtifacts:
+    """What the stages leave for an objective with its settings."""
+    whole, needs = PairArtifacts.below(root / "data"), objective_needs(train)
     return PairArtifacts(
         whole.tokens,
         whole.aligned,
@@ -61,7 +64,21 @@ def test_one_trajectory_however_the_work_is_arranged(objective: str, root: Path,
         assert one[0] == pytest.approx(math.log(2), abs=1e-6)
 
 
-@pytest.mark.parametrize("objective", ["tdpo2", "tidpo_tdpo2"])
+@pytest.mark.parametrize(
+    ("objective", "settings", "plain"),
+    [("tidpo", {"length_normalized": False, "gamma": 0.0}, "twdpo"), ("tisdpo", {"alpha": 0.0}, "twdpo")],
+)
+def test_a_part_of_weight_0_is_not_computed(
+    objective: str, settings: dict[str, Any], plain: str, root: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No anchor is read and no reference model opened; what is left is the objective without them."""
+    monkeypatch.setattr("pipeline.train.run.Training._open_reference", None)
+    runtime = {"micro_batch_tokens": 4096}
+    found = trained(root, start, objective, runtime, settings=settings)
+    assert found == trained(root, start, plain, runtime)
+
+
+@pytest.mark.parametrize("objective", ["tdpo2", "tisdpo", "tidpo_tdpo2"])
 def test_the_adapters_reference_is_the_start_without_a_second_model(
     objective: str, root: Path, start: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:

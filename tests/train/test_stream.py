@@ -133,7 +133,7 @@ def thirds(tmp_path: Path, start: Manifest) -> Path:
     rows = make_rows(start, 3)
     rows["third"] = make_third(rows, start)
     write_split(tmp_path, "train", rows)
-    mark_third(tmp_path, "tidpo")
+    mark_third(tmp_path, "anchor")
     return tmp_path
 
 

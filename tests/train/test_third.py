@@ -130,6 +130,19 @@ def test_an_anchor_ends_at_the_limit_and_a_prompt_without_room_is_refused(
     assert near.ids == whole.ids
 
 
+@pytest.mark.parametrize("kind", ["anchor", "kl_pairs"])
+def test_every_batch_is_reported(kind: str, start: Manifest) -> None:
+    """Sampling an anchor is half of a pair, its log-probs the other half: a shard of minutes shows movement."""
+    told: list[tuple[float, int]] = []
+    finder(kind, start, max_new_tokens=16)(records(9), lambda pairs, tokens: told.append((pairs, tokens)))
+    assert sum(pairs for pairs, _ in told) == 9
+    assert all(tokens > 0 for _, tokens in told)
+    assert len(told) >= (4 if kind == "anchor" else 2)
+    if kind == "anchor":
+        # Three batches of the token budget, before any log-prob.
+        assert sum(pairs for pairs, _ in told[:3]) == 9 / 2
+
+
 def test_a_shard_without_room_at_all(start: Manifest) -> None:
     refused = finder("anchor", start, 8)([{"pair_id": "a", "prompt_ids": [3] * 8}], lambda pairs, tokens: None)
     assert [of.reason for of in refused if isinstance(of, ThirdRefused)] == ["no_room"]
@@ -146,10 +159,24 @@ def test_kl_pairs_are_the_next_pair_s_responses_in_turn(start: Manifest) -> None
     assert any(len(third.ids) < len(rows[(place + 1) % 5]["chosen_ids"]) for place, third in enumerate(thirds))
 
 
-def test_a_pair_alone_in_its_shard_has_no_other_pair(start: Manifest) -> None:
-    """Refused, though other shards hold pairs: a shard depends on its own alone."""
-    refused = finder("kl_pairs", start)(records(1), lambda pairs, tokens: None)
-    assert refused == [ThirdRefused("no_other_pair", "it is alone in its shard")]
+def test_a_mismatched_response_is_to_another_prompt(start: Manifest) -> None:
+    """Pairs of one prompt lie side by side, also where the shard's end and beginning meet."""
+    rows = records(6)
+    for place, same in ((1, 0), (3, 2), (4, 2), (5, 0)):
+        rows[place]["prompt_ids"] = rows[same]["prompt_ids"]
+    thirds = found(finder("kl_pairs", start), rows)
+    others = (2, 2, 5, 5, 5, 2)
+    for place, (other, third) in enumerate(zip(others, thirds, strict=True)):
+        assert third.ids == rows[other]["rejected_ids" if place % 2 else "chosen_ids"]
+        assert rows[other]["prompt_ids"] != rows[place]["prompt_ids"]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_pair_alone_with_its_prompt_in_its_shard_has_no_other_pair(start: Manifest, number: int) -> None:
+    """Refused, though other shards hold other prompts: a shard depends on its own pairs alone."""
+    rows = [{**row, "prompt_ids": [3, 4, 5]} for row in records(number)]
+    refused = finder("kl_pairs", start)(rows, lambda pairs, tokens: None)
+    assert refused == [ThirdRefused("no_other_pair", "no other pair of its shard has another prompt")] * number
 
 
 def test_a_mismatched_response_without_room_is_refused(start: Manifest) -> None:

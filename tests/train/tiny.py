@@ -11,7 +11,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from pipeline.config.needs import third_kind
+from pipeline.config.needs import objective_needs
+from pipeline.config.objective import third_kind
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.train import TrainParams
 from pipeline.io.artifact import part_name
@@ -135,9 +136,8 @@ def write_split(data: Path, split: str, rows: Rows, pairs_per_shard: int = 5) ->
             write_table(data / name / split / part_name(shard), table, facts)
 
 
-def mark_third(data: Path, objective: str) -> None:
+def mark_third(data: Path, kind: str | None) -> None:
     """Footers of `third` name the kind that an objective takes, as if the stage had made it for this one."""
-    kind = third_kind(objective)
     for path in (data / "third").glob("*/*.parquet"):
         facts = read_facts(path)
         if kind and "skipped" not in facts and facts.get("kind") != kind:
@@ -149,7 +149,7 @@ def make_job(
 ) -> Job:
     """A job on `root/data`, whose third responses become those of its objective, working in `root/work`."""
     chosen = TrainParams(**{**PARAMS, **(params or {})})
-    mark_third(root / "data", chosen.objective)
+    mark_third(root / "data", third_kind(objective_needs(chosen)))
     return Job(
         chosen,
         RuntimeParams(**{"device": "cpu", "threads": 1, "micro_batch_tokens": 48, **(runtime or {})}),

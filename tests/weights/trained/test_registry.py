@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.config.weights import SCORED, WeightSource, WeightsParams, may_be_negative, scale_of
+from pipeline.config.weights import SCORED, WeightSource, WeightsParams, may_be_negative, reads_scores, scale_of
 from pipeline.errors import DataError, NonFiniteError
 from pipeline.weights.trained.registry import weigh
 from tests.weights.trained.examples import tokens
@@ -22,6 +22,12 @@ CHOICES: list[dict[str, Any]] = [
     {"source": "gradient", "gradient": {"scale": "mean1", "prior": "softmax"}},
     {"source": "critical", "critical": {"chosen": "scores"}},
 ]
+SPARED: list[dict[str, Any]] = [
+    {"source": "contrast", "contrast": {"transform": "random"}},
+    {"source": "gradient", "gradient": {"saliency_share": 0.0}},
+    {"source": "gradient", "gradient": {"saliency_share": 0.0, "span": "sequence", "scale": "mean1"}},
+]
+"""Sources of raw scores that look at none with these values."""
 
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
@@ -68,6 +74,20 @@ def test_sources_without_scores_look_at_none() -> None:
         one, other = (weigh(WeightsParams(source=source), tokens(s)).weights.tolist() for s in ([0.5, 1], [1, 0.25]))
         looks = source in SCORED and source != "critical"  # which looks at the dispreferred response's alone
         assert (one != other) == looks
+
+
+@pytest.mark.parametrize("choice", SPARED, ids=str)
+def test_what_reads_no_scores_looks_at_none(choice: dict[str, Any]) -> None:
+    """Zeros stand for the scores where there are none."""
+    params = WeightsParams.model_validate(choice)
+    assert not reads_scores(params)
+    found, blind = (weigh(params, tokens(scores)).weights.tolist() for scores in ([0.5, 1, 0.25], [0.0] * 3))
+    assert found == blind
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_by_default_scores_are_read_where_there_are_some(source: Any) -> None:
+    assert reads_scores(WeightsParams(source=source)) == (source in SCORED)
 
 
 def test_the_judge_is_not_weighed_here() -> None:
