@@ -1,6 +1,7 @@
 """TRL's DPOTrainer as a side of the training benchmark."""
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class Trl:
     """
 
     def __init__(self, given: argparse.Namespace, setting: dict[str, Any]) -> None:
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         import trl
         from datasets import Dataset
         from transformers import TrainerCallback

@@ -165,7 +165,17 @@ def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
     extract = sections["extract"]
     yield lambda: check_architecture(config), f"model.judge: attention of {config.model_type} is known"
     if extract.source == "attention":
-        yield lambda: resolve_layers(extract.layers, depth), f"extract.layers: the judge has {depth} layers"
+        layer = sections["postprocess"].layer
+
+        def cached() -> None:
+            layers = resolve_layers(extract.layers, depth)
+            if resolve_layers([layer], depth)[0] not in layers:
+                raise PipelineError(
+                    f"postprocess.layer: {layer} is not among extract.layers {extract.layers} of the judge's {depth};"
+                    " add it there or choose one of them"
+                )
+
+        yield cached, f"extract.layers, postprocess.layer: the judge has {depth} layers"
     yield (
         lambda: choose_heads(sections["postprocess"].heads, resolve_heads(extract.heads, heads), extract.source),
         f"extract.heads, postprocess.heads: the judge's layers have {heads} heads",

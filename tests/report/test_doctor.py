@@ -91,6 +91,12 @@ def test_every_problem_is_found_not_only_the_first(quick: Path) -> None:
     assert "reads 8192 tokens, and tokenize.max_tokens is 9000; lower tokenize.max_tokens" in found[3]
 
 
+def test_a_layer_that_only_the_judge_s_depth_shows_to_be_missing(quick: Path) -> None:
+    change(quick, {"extract.layers": [0, 14], "postprocess.layer": -1})
+    [error] = errors(quick)
+    assert "postprocess.layer: -1 is not among extract.layers [0, 14] of the judge's 30" in error
+
+
 def test_heads_that_the_judge_lacks_are_named_before_they_are_cached(quick: Path) -> None:
     change(quick, {"extract.heads": "each", "postprocess.heads": [0, 9]})
     [error] = errors(quick)
