@@ -42,7 +42,7 @@ compare: .venv/.run $(MODEL) ## train the rows of compare/params.yaml from one s
 	dvc repro compare/dvc.yaml
 
 compare-docs: ## keep the table of the last comparison under docs/
-	rm -rf docs/compare && mkdir -p docs/compare
+	mkdir -p docs/compare
 	cp reports/compare/* docs/compare/
 
 sample-run: ## keep the report of the last run under docs/
