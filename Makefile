@@ -1,5 +1,6 @@
 # `make run` and `make test` set up what they need, in either order. `make help` lists the rest.
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -11,8 +12,8 @@ INSTALL := $(BIN)/python -m pip install -q --disable-pip-version-check -c constr
 run: .venv/.run $(MODEL) ## run the whole pipeline; a second time, only what changed
 	dvc repro
 
-test: .venv/.test $(MODEL) ## run all tests
-	python -m pytest
+test: .venv/.test $(MODEL) ## run all tests, in JOBS=2 processes
+	python -m pytest -n $(JOBS) --dist loadfile
 
 test-vllm: .venv-vllm/.test $(MODEL) ## run the tests of the vLLM backend, on the CPU, in an environment of their own
 	.venv-vllm/bin/python -m pytest tests/vllm

@@ -32,8 +32,13 @@ class Interrupted(Tally):
 
     seen: list[psutil.Process]
 
+    def __init__(self, pairs: dict[Item, int]) -> None:
+        super().__init__("fake", pairs)
+        # What earlier tests of this process have left.
+        self._before = psutil.Process().children(recursive=True)
+
     def begin(self, item: Item) -> None:
-        self.seen = psutil.Process().children(recursive=True)
+        self.seen = [child for child in psutil.Process().children(recursive=True) if child not in self._before]
         raise KeyboardInterrupt
 
 
@@ -49,7 +54,7 @@ def test_a_worker_that_does_not_end_is_killed_with_what_it_started(
 ) -> None:
     monkeypatch.setattr(workers, "_GRACE_SECONDS", 0.5)
     (tmp_path / "stubborn.py").write_text(STUBBORN)
-    tally = Interrupted("fake", {("train", 0): 1})
+    tally = Interrupted({("train", 0): 1})
     with pytest.raises(KeyboardInterrupt):
         run_workers("stubborn", tmp_path, tmp_path, "key", [("train", 0)], [()], {"PYTHONPATH": str(root)}, tally)
     assert len(tally.seen) == 2
