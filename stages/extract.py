@@ -56,7 +56,7 @@ def work(stage: Stage) -> None:
             "dtype": params.dtype,
             "num_layers": depth,
         },
-        mixable={"backend": stage.runtime.backend, "device": device.type},
+        mixable={"backend": stage.runtime.attention_backend, "device": device.type},
     )
 
     def open_maker() -> Maker:

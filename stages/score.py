@@ -16,11 +16,13 @@ from pipeline.io.refusal import Refusal
 from pipeline.io.work import Out
 from pipeline.models.device import choose_device
 from pipeline.models.manifest import read_manifest
+from pipeline.models.named import named_model
 from pipeline.schemas.base import FLOATS, RESPONSES, SPLITS
 from pipeline.schemas.scores import SCORES
 from pipeline.schemas.tokens import TOKENS
 from pipeline.weights.sources.base import NotScored, PairScores, SourcePair, SourceResponse
 from pipeline.weights.sources.registry import Opening, open_source
+from pipeline.weights.sources.verbalized.generators import answer_backend
 from stages.common import CODE, Made, Maker, Report, Stage, main, map_model_shards, skip
 
 
@@ -38,11 +40,13 @@ def work(stage: Stage) -> None:
         return
     pairs = {split: open_pairs(stage.path(f"data/pairs/{split}.parquet")) for split in SPLITS}
     device = choose_device(stage.runtime.device, stage.runtime.threads)
+    # Only answers are written by a backend of choice.
+    writer = answer_backend(stage.runtime, named_model(stage.root, "judge"), device) if source == "verbalized" else None
     run = stage.run(
         {"source": source, "params": need["params"]},
         {"tokens": tokens.digest, **need["models"], **(_prompt_digests() if source == "verbalized" else {})},
         facts={"source": source, "dtype": params.dtype, "models": _models(stage, need["models"])},
-        mixable={"device": device.type, **({"backend": stage.runtime.backend} if source == "verbalized" else {})},
+        mixable={"device": device.type, **({"backend": writer} if writer else {})},
     )
 
     def open_maker() -> Maker:
@@ -63,7 +67,7 @@ def work(stage: Stage) -> None:
 
         return make
 
-    each = stage.runtime.tensor_parallel if source == "verbalized" and stage.runtime.backend == "vllm" else 1
+    each = stage.runtime.tensor_parallel if writer == "vllm" else 1
     devices = stage.worker_devices(device, each=each)
     refused = map_model_shards(stage, run, [out], plan, open_maker, devices, may_refuse=True)
     scores = Artifact(out.path, SCORES)

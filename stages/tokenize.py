@@ -23,7 +23,8 @@ RESPONSES = ("chosen", "rejected", "gold")
 
 
 def work(stage: Stage) -> None:
-    """Token ids of every pair; pairs that the template refuses, or that leave no token to train on, go to `refused`."""
+    """Token ids of every pair; pairs that the template refuses, or that leave no token to train on or are refused by
+    their length, go to `refused`."""
     params = stage.params("tokenize", TokenizeParams)
     manifest = named_model(stage.root, "start")
     chat = Chat(load_tokenizer(manifest), manifest.chat_template, role="start")
@@ -37,8 +38,8 @@ def work(stage: Stage) -> None:
                 rows.append(_tokens(chat, pair, params))
             except TemplateRefusal as refusal:
                 refused.append(Refusal(split, position, pair["pair_id"], "chat_template", str(refusal)))
-            except NothingToTrain as refusal:
-                refused.append(Refusal(split, position, pair["pair_id"], "nothing_to_train", str(refusal)))
+            except NotTrained as refusal:
+                refused.append(Refusal(split, position, pair["pair_id"], refusal.reason, str(refusal)))
         return Made({"tokens": pa.Table.from_pylist(rows, schema=TOKENS)}, refused)
 
     inputs = {split: file_digest(stage.path(f"data/pairs/{split}.parquet")) for split in SPLITS}
@@ -50,19 +51,32 @@ def work(stage: Stage) -> None:
     stage.write_metrics({**{split: _metrics(tokens, split) for split in SPLITS}, "refused": refused})
 
 
-class NothingToTrain(Exception):
-    """A response has no token to train on."""
+class NotTrained(Exception):
+    """A pair whose tokens are too many or too few to be trained on, as the params have it."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
 
 
 def _tokens(chat: Chat, pair: dict[str, Any], params: TokenizeParams) -> dict[str, Any]:
     prompt_ids, prompt_cut = prompt_tokens(chat, pair["prompt"], params)
+    if prompt_cut and params.long_prompts == "refuse":
+        raise NotTrained(
+            "long_prompt", f"{len(prompt_ids) + prompt_cut} tokens, max_prompt_tokens is {params.max_prompt_tokens}"
+        )
     row: dict[str, Any] = {"pair_id": pair["pair_id"], "prompt_ids": prompt_ids, "prompt_cut": prompt_cut}
     for name in RESPONSES:
         if pair[name] is None:
             continue
         response = response_tokens(chat, pair[name], params.max_tokens - len(prompt_ids))
-        if len(response.ids) == response.eos:
-            raise NothingToTrain(f"the {name} response has no token")
+        if (length := len(response.ids) - response.eos) == 0:
+            raise NotTrained("nothing_to_train", f"the {name} response has no token")
+        if length < params.min_response_tokens:
+            raise NotTrained(
+                "short_response",
+                f"the {name} response has {length} tokens, min_response_tokens is {params.min_response_tokens}",
+            )
         row |= {
             f"{name}_ids": response.ids,
             f"{name}_offsets": [{"start": begin, "end": end} for begin, end in response.offsets],

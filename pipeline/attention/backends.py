@@ -11,7 +11,6 @@ from pipeline.attention.transformers_backend import TransformersBackend
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
-from pipeline.errors import ConfigError
 from pipeline.models.load import load_config, load_model, load_tokenizer
 from pipeline.models.manifest import Manifest
 
@@ -25,7 +24,7 @@ def check_backend(
 ) -> tuple[int, int]:
     """Whether this judge can be read in this way; loads no weights. Returns the tokens of the verdicts A and B.
 
-    Raises ConfigError for a backend that is unknown or not installed as tested; ModelError for an architecture, layer,
+    Raises ConfigError for a backend that is not installed as tested; ModelError for an architecture, layer,
     head or tokenizer that it cannot work with.
     """
     config = load_config(manifest)
@@ -38,9 +37,7 @@ def check_backend(
 
 
 def check_engine(runtime: RuntimeParams, config: PretrainedConfig, device: torch.device) -> None:
-    """Whether `runtime.backend` is known, installed as tested, and computes this judge. Raises as `check_backend`."""
-    if runtime.backend not in BACKENDS:
-        raise ConfigError(f"`runtime.backend: {runtime.backend}` is unknown; choose one of {sorted(BACKENDS)}")
+    """Whether `runtime.backend` is installed as tested, and computes this judge. Raises as `check_backend`."""
     if runtime.backend == "vllm":
         from pipeline.attention.vllm.check import check_installed, check_judge
 
@@ -65,7 +62,7 @@ def open_backend(
     Raises what `check_backend` raises, before any weight is loaded.
     """
     letters = check_backend(runtime, params, manifest, device)
-    return BACKENDS[runtime.backend](runtime, params, manifest, device, letters, header)
+    return BACKENDS[runtime.attention_backend](runtime, params, manifest, device, letters, header)
 
 
 def _transformers(

@@ -159,7 +159,7 @@ def _backend_cannot(runtime: Any, extract: Any) -> list[str]:
             "extract.source: rollout needs the queries of every position in all layers, which runtime.backend: vllm"
             " does not keep; set runtime.backend: transformers"
         )
-    if runtime.backend == "transformers" and runtime.tensor_parallel > 1:
+    if runtime.backend != "vllm" and runtime.tensor_parallel > 1:
         found.append(
             f"runtime.tensor_parallel: {runtime.tensor_parallel} is for runtime.backend: vllm alone; set it to 1"
         )

@@ -12,9 +12,10 @@ Count = Annotated[int, Field(ge=1)]
 class RuntimeParams(Section):
     """Devices, batch sizes and logging."""
 
-    backend: Literal["transformers", "vllm"] = "transformers"
+    backend: Literal["auto", "transformers", "vllm"] = "auto"
     """Of `extract`, and of the answers that a judge writes in `score`. vllm: prefix caching and many prompts at once;
-    tested with vLLM 0.32.0, and in every run its first rows are compared with those of transformers."""
+    tested with vLLM 0.32.0, and in every run its first rows are compared with those of transformers. auto: transformers
+    for `extract`; for answers vllm, where it is installed as tested and computes the judge as transformers does."""
     tensor_parallel: Count = 1
     """Devices (on the CPU: processes) that share one judge under vLLM. It divides the number of heads."""
     vllm_kv_cache_gib: Annotated[float, Field(gt=0)] | None = None
@@ -58,3 +59,8 @@ class RuntimeParams(Section):
     allow_mixed: bool = False
     """Let a run go on with another backend or device kind than the one that began it."""
     log_level: Literal["DEBUG", "INFO", "WARNING"] = "INFO"
+
+    @property
+    def attention_backend(self) -> Literal["transformers", "vllm"]:
+        """What `backend` comes to for `extract`."""
+        return "transformers" if self.backend == "auto" else self.backend

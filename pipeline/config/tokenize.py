@@ -1,6 +1,6 @@
 """Section `tokenize`: token limits of training (paper, Table 6)."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,10 @@ class TokenizeParams(Section):
 
     max_tokens: Annotated[int, Field(ge=2)] = 2048
     max_prompt_tokens: Annotated[int, Field(ge=1)] = 1800
+    long_prompts: Literal["cut", "refuse"] = "cut"
+    """A prompt beyond `max_prompt_tokens`: cut from the left, or its pair is refused (the code of SePO)."""
+    min_response_tokens: Annotated[int, Field(ge=1)] = 1
+    """A pair with a response of fewer tokens is refused; its end of turn is not counted. 8 in the code of SePO."""
 
     @model_validator(mode="after")
     def _room_for_a_response(self) -> "TokenizeParams":

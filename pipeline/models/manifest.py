@@ -20,7 +20,7 @@ class Manifest:
     """A model folder and the digests of the files in it that count."""
 
     role: str
-    """`judge` or `start`."""
+    """`judge`, `start`, `positive` or `negative`: the key in params section `model`."""
     source: Literal["packaged", "folder", "hub"]
     path: Path
     """The folder, absolute."""

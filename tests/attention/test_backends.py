@@ -10,7 +10,7 @@ from pipeline.attention.backend import JudgePrompt
 from pipeline.attention.backends import open_backend
 from pipeline.config.extract import ExtractParams
 from pipeline.config.runtime import RuntimeParams
-from pipeline.errors import ConfigError, ModelError
+from pipeline.errors import ModelError
 from pipeline.models.manifest import Manifest
 
 CPU = torch.device("cpu")
@@ -47,12 +47,6 @@ def test_opens_a_judge_from_its_folder(judge, dtype):
         2: [(1, 2)],
     }
     assert 0 < judgement.verdict.prob_a < 1
-
-
-def test_an_unknown_backend_names_the_param(judge):
-    runtime = RuntimeParams.model_construct(backend="abacus")
-    with pytest.raises(ConfigError, match=r"`runtime\.backend: abacus` is unknown.*transformers"):
-        open_backend(runtime, ExtractParams(), judge, CPU)
 
 
 def test_an_architecture_is_refused_before_weights_are_read(tmp_path):

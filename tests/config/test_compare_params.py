@@ -37,7 +37,7 @@ def test_a_profile_changes_no_row(profile: str) -> None:
     after_it = merged(PARAMS, read_profile(HERE / "profiles", profile))
     for row in ("twdpo", "rollout", "ti-dpo", "tis-dpo", "simpo"):
         before, after = params_of(row, PARAMS), params_of(row, after_it)
-        for section in ("model", "extract", "postprocess", "weights", "score", "realign", "third", "train"):
+        for section in ("model", "extract", "postprocess", "tokenize", "weights", "score", "realign", "third", "train"):
             assert before[section] == after[section], (row, section)
 
 

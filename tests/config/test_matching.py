@@ -42,10 +42,15 @@ def test_methods_and_choices_are_found_together() -> None:
 
 
 def test_the_committed_params_are_twdpo_with_the_paper_s_choices() -> None:
-    """They name the last of 30 layers by its number, and leave out what has its default."""
-    assert matching_profiles(PARAMS, FOLDER, depth=30) == ["method", "paper", "twdpo"]
-    assert matching_profiles(PARAMS, FOLDER) == ["paper"]
-    assert matching_profiles(PARAMS, FOLDER, depth=32) == ["paper"]
+    assert matching_profiles(PARAMS, FOLDER) == ["method", "paper", "twdpo"]
+
+
+def test_what_is_left_out_has_its_default_and_the_last_layer_two_names() -> None:
+    weights = {"source": "judge", "random": {"seed": 42}}
+    named = {**PARAMS, "weights": weights, "postprocess": {**PARAMS["postprocess"], "layer": 29}}
+    assert matching_profiles(named, FOLDER, depth=30) == ["method", "paper", "twdpo"]
+    assert matching_profiles(named, FOLDER) == ["paper"]
+    assert matching_profiles(named, FOLDER, depth=32) == ["paper"]
 
 
 def test_one_value_changed_by_hand_is_no_profile_s() -> None:

@@ -86,6 +86,12 @@ def test_method_holds_every_default_of_its_sections() -> None:
     assert read_profile(FOLDER, "twdpo") == method
 
 
+def test_the_committed_params_hold_what_method_writes() -> None:
+    """So that the first profile of a user runs again what it changes, and nothing for a key that was not there."""
+    params = read_params(ROOT / "params.yaml")
+    assert merged(params, read_profile(FOLDER, "method")) == params
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_model_is_named_with_all_its_keys(name: str) -> None:
     for role, ref in read_profile(FOLDER, name)["model"].items():
@@ -122,13 +128,14 @@ def test_ti_dpo_has_two_profiles_that_share_little() -> None:
 
 def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
     """METHODS 4.2: the paper's exponential with any pair, the README's ranks with a pair of DPO models."""
-    for name, models, transform, eos_weight in (
-        ("tis-dpo", "prompts", "exp_clamp", "scored"),
-        ("tis-dpo-given", "given", "exp_clamp", "scored"),
-        ("tis-dpo-code", "given", "rank_based", "zero"),
+    for name, models, transform, eos_weight, decimals in (
+        ("tis-dpo", "prompts", "exp_clamp", "scored", None),
+        ("tis-dpo-given", "given", "exp_clamp", "scored", None),
+        ("tis-dpo-code", "given", "rank_based", "zero", 2),
     ):
         weights, score, train = profile(name)
         assert weights.source == "contrast"
+        assert weights.contrast.decimals == decimals
         assert (score.contrast.models, weights.contrast.transform, weights.contrast.eos_weight) == (
             models, transform, eos_weight,
         )  # fmt: skip
@@ -140,7 +147,10 @@ def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
 def test_the_other_methods_have_the_values_of_their_papers() -> None:
     """METHODS 4.3 to 4.5 and 5."""
     sepo, score, train = profile("sepo")
-    assert (sepo.contrast.transform, sepo.contrast.select_share, sepo.contrast.skip_first) == ("select", 0.3, True)
+    assert (sepo.contrast.transform, sepo.contrast.select_share, sepo.contrast.skip_first) == ("select", 0.3, False)
+    code = read_profile(FOLDER, "sepo-code")
+    assert code["weights"]["contrast"] == read_profile(FOLDER, "sepo")["weights"]["contrast"] | {"skip_first": True}
+    assert code["tokenize"] == {"long_prompts": "refuse", "min_response_tokens": 8}
     assert (score.contrast.models, train["objective"]) == ("given", "sepo")
     for name, objective in (("cdpo", "twdpo"), ("cdpo-code", "cdpo_positionwise")):
         cdpo, score, train = profile(name)

@@ -13,7 +13,10 @@ _EOS = {"zero": 0.0, "one": 1.0}
 def weights_of(scored: ScoredTokens, params: ContrastWeights) -> TrainedWeights:
     """The transform of the response's scores. An end of turn of fixed weight is left out of ranks and counts."""
     eos_fixed = scored.eos and params.eos_weight in _EOS
-    weights = _transformed(scored, scored.scores[:-1] if eos_fixed else scored.scores, params)
+    scores = scored.scores[:-1] if eos_fixed else scored.scores
+    if params.decimals is not None:
+        scores = np.round(scores, params.decimals)
+    weights = _transformed(scored, scores, params)
     if eos_fixed:
         weights = np.append(weights, _EOS[params.eos_weight])
     return TrainedWeights(weights, 1.0)

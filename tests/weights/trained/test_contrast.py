@@ -53,6 +53,15 @@ def test_a_cut_response_has_no_end_of_turn_to_fix(transform: str) -> None:
     assert weights(transform, eos=False, eos_weight="zero") == weights(transform, eos=True, eos_weight="scored")
 
 
+def test_rounded_scores_are_ties_that_their_place_parts() -> None:
+    """As the code of TIS-DPO stores them: 0.123 and 0.118 are one score of two decimals."""
+    scores = [0.123, 0.118, -1.0]
+    assert weights("rank_based", scores, low=0.5, high=1.5) == [1.5, 1.0, 0.5]
+    assert weights("rank_based", scores, low=0.5, high=1.5, decimals=2) == [1.0, 1.5, 0.5]
+    assert weights("origin", scores, decimals=2) == [0.12, 0.12, -1.0]
+    assert weights("origin", scores, decimals=0, preferred=False) == [0, 0, 1]
+
+
 def test_invariants() -> None:
     """METHODS 7, no. 2 and 3: with these the objective is DPO, or SimPO."""
     assert weights("binary", eos_weight="one") == [1] * 4

@@ -1,14 +1,32 @@
-"""The judge as a generator, by the name that `runtime.backend` gives."""
+"""The judge as a generator: in vLLM where `runtime.backend` says so, or says nothing and vLLM is there."""
 
 from collections.abc import Collection
+from typing import Literal
 
 import torch
 
+from pipeline.attention.vllm.check import check_installed, check_judge
 from pipeline.config.runtime import RuntimeParams
+from pipeline.errors import PipelineError
 from pipeline.models.generation.base import Generator
 from pipeline.models.generation.batches import TransformersGenerator
-from pipeline.models.load import load_model
+from pipeline.models.load import load_config, load_model
 from pipeline.models.manifest import Manifest
+
+
+def answer_backend(runtime: RuntimeParams, manifest: Manifest, device: torch.device) -> Literal["transformers", "vllm"]:
+    """What `runtime.backend` comes to for the answers of the model of `manifest`; loads no weights.
+
+    auto: vLLM where it is installed as tested for this device, and computes this model as transformers does.
+    """
+    if runtime.backend != "auto":
+        return runtime.backend
+    try:
+        check_installed(device.type)
+        check_judge(load_config(manifest), runtime.tensor_parallel)
+    except PipelineError:
+        return "transformers"
+    return "vllm"
 
 
 def open_generator(
@@ -24,7 +42,7 @@ def open_generator(
     Raises ConfigError for a vLLM that is not installed as tested; ModelError for a model that cannot be loaded, or that
     vLLM computes otherwise than transformers does.
     """
-    if runtime.backend == "vllm":
+    if answer_backend(runtime, manifest, device) == "vllm":
         from pipeline.weights.sources.verbalized.vllm_generator import VllmGenerator
 
         return VllmGenerator(manifest, stops, max_new_tokens, dtype, runtime, device)
