@@ -36,6 +36,7 @@ from benchmarks.train_workload import (
 from benchmarks.workload import SHAPES
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.train import TrainParams
+from pipeline.models.budget import TokenBudget
 from pipeline.models.device import choose_device
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
@@ -103,7 +104,7 @@ def reference(given: argparse.Namespace, path: str) -> None:
     model = open_policy(given.model, given.layers, given.device, given.seed, moved=False)
     model = model.to(getattr(torch, given.dtype)).to(device).eval()
     items = [Prompted(pair.prompt_ids, [getattr(pair, name).ids for name in RESPONSES]) for pair in pairs]
-    found = response_logps(LogProbModel(model), items, REFERENCE_BUDGET, share=False)
+    found = response_logps(LogProbModel(model), items, TokenBudget(REFERENCE_BUDGET, device), share=False)
     save_reference(path, pairs, [logps for responses in found for logps in responses])
 
 

@@ -11,6 +11,7 @@ from pipeline.evaluate.table import pairs_table, summary
 from pipeline.io.atomic import write_json
 from pipeline.io.parquet import write_table
 from pipeline.io.progress import Progress
+from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.device import choose_device
 from pipeline.models.load import load_model, load_tokenizer
@@ -52,10 +53,11 @@ def _evaluate(
     """One shard after the other, as stored."""
     order = stored_order(stream.shard_rows)
     progress = Progress(stage.name, len(stream))
+    budget = TokenBudget(stage.runtime.token_budget, policy.model.device)
     rows = []
     for first, last in pairwise([0, *accumulate(stream.shard_rows)]):
         pairs = stream.block(order, first, last)
-        rows += evaluate_pairs(policy, start, pairs, train, stage.runtime.token_budget)
+        rows += evaluate_pairs(policy, start, pairs, train, budget)
         progress.advance(len(pairs), sum(pair.tokens for pair in pairs))
     return rows
 

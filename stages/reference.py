@@ -11,6 +11,7 @@ from pipeline.errors import NonFiniteError
 from pipeline.io.artifact import Artifact
 from pipeline.io.lists import arrays_of
 from pipeline.io.work import Out
+from pipeline.models.budget import TokenBudget
 from pipeline.models.device import choose_device
 from pipeline.models.load import load_model
 from pipeline.models.logps import LogProbModel
@@ -46,6 +47,7 @@ def work(stage: Stage) -> None:
 
     def open_maker() -> Maker:
         model = LogProbModel(load_model(manifest, params.dtype, device), attention=stage.runtime.attention)
+        budget = TokenBudget(stage.runtime.token_budget, device)
 
         def make(split: str, shard: int, report: Report) -> Made:
             rows = list(shards[split][shard].records())
@@ -55,7 +57,7 @@ def work(stage: Stage) -> None:
                 for row, given in zip(rows, names, strict=True)
             ]
             share = stage.runtime.share_prompts
-            logps = response_logps(model, items, stage.runtime.token_budget, share, on_progress=report)
+            logps = response_logps(model, items, budget, share, on_progress=report)
             made: list[dict[str, Any]] = []
             for row, given, of_row in zip(rows, names, logps, strict=True):
                 for name, found in zip(given, of_row, strict=True):

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.models.batching import packed_batches
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted, pack
 from pipeline.models.response_logps import item_lengths, split_responses
@@ -39,16 +39,16 @@ class ResponseScores:
 
 @torch.inference_mode()
 def score_responses(
-    policy: LogProbModel, start: LogProbModel, items: Sequence[Prompted], token_budget: int
+    policy: LogProbModel, start: LogProbModel, items: Sequence[Prompted], budget: TokenBudget
 ) -> list[list[ResponseScores]]:
     """Score every response of every prompt under both models, which share tokenizer and device; in the given order.
 
-    Both models are in memory; logits are not. `token_budget`: tokens of one packed row.
+    Both models are in memory; logits are not. `budget`: of one packed row.
     """
-    scores: dict[int, list[ResponseScores]] = {}
-    for batch in packed_batches(item_lengths(items, share=True), token_budget):
-        scores |= zip(batch, _score_row(policy, start, [items[index] for index in batch]), strict=True)
-    return [scores[index] for index in range(len(items))]
+    return budget.run_packed(
+        item_lengths(items, share=True),
+        lambda batch: _score_row(policy, start, [items[index] for index in batch]),
+    )
 
 
 def divergences(start_log_probs: Tensor, policy_log_probs: Tensor) -> tuple[Tensor, Tensor]:

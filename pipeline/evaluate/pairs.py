@@ -6,20 +6,21 @@ from pipeline.config.objective import leaves_length_out, parse_settings
 from pipeline.config.train import TrainParams
 from pipeline.evaluate.divergence import ResponseScores, score_responses
 from pipeline.evaluate.preferences import ScoredResponse, check_finite, pair_numbers
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 
 
 def evaluate_pairs(
-    policy: LogProbModel, start: LogProbModel, pairs: Sequence[TrainedPair], train: TrainParams, token_budget: int
+    policy: LogProbModel, start: LogProbModel, pairs: Sequence[TrainedPair], train: TrainParams, budget: TokenBudget
 ) -> list[tuple[str, dict[str, float]]]:
     """pair_id and every number of `pipeline.evaluate.table.NUMBERS`, in the order of `pairs`.
 
     Raises NonFiniteError, naming the pair, for a NaN or infinite number.
     """
     items = [Prompted(pair.prompt_ids, (pair.chosen.ids, pair.rejected.ids)) for pair in pairs]
-    scores = score_responses(policy, start, items, token_budget)
+    scores = score_responses(policy, start, items, budget)
     return [
         (pair.pair_id, _numbers(pair, chosen, rejected, train))
         for pair, (chosen, rejected) in zip(pairs, scores, strict=True)

@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 
 from pipeline.errors import ModelError
+from pipeline.models.batching import packed_batches
 
 _SAID_OF_MEMORY = ("can't allocate memory", "ALLOC_FAILED", "out of memory")
 _log = logging.getLogger(__name__)
@@ -50,6 +51,35 @@ class TokenBudget:
                     break
                 done |= zip(batch, results, strict=True)
         return [done[item] for item in range(number)]
+
+    def run_packed(
+        self,
+        lengths: Sequence[int],
+        compute: Callable[[Sequence[int]], Sequence[R]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> list[R]:
+        """As `run`, of prompts with their responses, each of so many tokens, that lie in packed rows.
+
+        `on_progress` is told the number of items, and of tokens, that each row finished.
+        """
+
+        def batches(waiting: Sequence[int], tokens: int) -> list[list[int]]:
+            found = packed_batches([lengths[item] for item in waiting], tokens)
+            return [[waiting[place] for place in batch] for batch in found]
+
+        def row(batch: Sequence[int]) -> Sequence[R]:
+            results = compute(batch)
+            if on_progress is not None:
+                on_progress(len(batch), sum(lengths[item] for item in batch))
+            return results
+
+        def does_not_fit(item: int, device: torch.device) -> str:
+            return (
+                f"a prompt and its responses, {lengths[item]} tokens, do not fit the memory of {device} even alone;"
+                " lower tokenize.max_tokens, use bfloat16, or a device with more memory"
+            )
+
+        return self.run(len(lengths), batches, row, does_not_fit)
 
     def _halve(self) -> None:
         self._tokens = max(1, self._tokens // 2)

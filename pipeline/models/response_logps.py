@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.models.batching import packed_batches
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted, pack, row_length
 
@@ -17,25 +17,23 @@ Floats = NDArray[np.float32]
 def response_logps(
     model: LogProbModel,
     items: Sequence[Prompted],
-    token_budget: int,
+    budget: TokenBudget,
     share: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Floats]]:
     """For each prompt, for each of its responses, the log-probs of the response's tokens, float32 [T].
 
-    `share`: a prompt is computed once for all of its responses. `on_progress` is called with the number of items, and
-    of computed tokens, that each row finished.
+    `budget`: of one packed row. `share`: a prompt is computed once for all of its responses. `on_progress` is told the
+    number of items, and of computed tokens, that each row finished. Raises ModelError for an item that does not fit the
+    memory even alone.
     """
-    lengths = item_lengths(items, share)
     device = next(model.parameters()).device
-    found: dict[int, list[Floats]] = {}
-    for batch in packed_batches(lengths, token_budget):
+
+    def row(batch: Sequence[int]) -> list[list[Floats]]:
         chosen = [items[index] for index in batch]
-        logps = model(pack(chosen, share).to(device)).cpu().numpy()
-        found |= zip(batch, split_responses(logps, chosen), strict=True)
-        if on_progress is not None:
-            on_progress(len(batch), sum(lengths[index] for index in batch))
-    return [found[index] for index in range(len(items))]
+        return split_responses(model(pack(chosen, share).to(device)).cpu().numpy(), chosen)
+
+    return budget.run_packed(item_lengths(items, share), row, on_progress)
 
 
 def item_lengths(items: Sequence[Prompted], share: bool) -> list[int]:

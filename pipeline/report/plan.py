@@ -12,6 +12,7 @@ from pipeline.config.needs import objective_needs
 from pipeline.config.weights import reads_scores
 from pipeline.data.pairs import Pair
 from pipeline.judge.render import JudgePair, PairRefused, Renderer
+from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
@@ -119,9 +120,10 @@ def measured_rate(model: LogProbModel, prompts: Sequence[Sequence[int]], token_b
     """Tokens per second of forward passes over some judge prompts, the first batch not counted."""
     taken = list(itertools.islice(_up_to(prompts, MEASURED_TOKENS), len(prompts)))
     items = [Prompted(ids[:-1], (ids[-1:],)) for ids in taken]
-    response_logps(model, items[:1], token_budget)
+    budget = TokenBudget(token_budget, model.model.device)
+    response_logps(model, items[:1], budget)
     began = time.perf_counter()
-    response_logps(model, items, token_budget)
+    response_logps(model, items, budget)
     return sum(len(ids) for ids in taken) / (time.perf_counter() - began)
 
 

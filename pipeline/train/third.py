@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.third import ThirdParams
 from pipeline.errors import NonFiniteError
+from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.generation.base import stop_ids
 from pipeline.models.generation.sample import sample_responses
@@ -72,6 +73,7 @@ def open_third(
     stops = stop_ids(tokenizer, Chat(tokenizer, start.chat_template, role="start"))
     asking = _Asking(params, stops, max_tokens, runtime.token_budget)
     choose = {"anchor": _anchors, "kl_pairs": _mismatched}[kind]
+    budget = TokenBudget(runtime.token_budget, device)
     scored = 0.5 if kind == "anchor" else 1.0
 
     def find(records: Sequence[Record], report: Report) -> list[Third | ThirdRefused]:
@@ -81,9 +83,7 @@ def open_third(
         scorer = LogProbModel(model, attention=runtime.attention)
         there = [(place, response) for place, response in enumerate(ids) if not isinstance(response, ThirdRefused)]
         items = [Prompted(records[place]["prompt_ids"], [response]) for place, response in there]
-        logps = response_logps(
-            scorer, items, runtime.token_budget, on_progress=lambda pairs, tokens: report(scored * pairs, tokens)
-        )
+        logps = response_logps(scorer, items, budget, on_progress=lambda pairs, tokens: report(scored * pairs, tokens))
         found: list[Third | ThirdRefused | None] = [None if isinstance(of, list) else of for of in ids]
         for (place, response), [values] in zip(there, logps, strict=True):
             if not np.isfinite(values).all():

@@ -17,6 +17,7 @@ from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.train.pairs import TrainedPair, TrainedResponse
+from tests.models import tiny
 
 _SHAPE: dict[str, Any] = {
     "vocab_size": 61,
@@ -51,7 +52,7 @@ def items() -> list[Prompted]:
 
 
 def scored(policy: LogProbModel, start: LogProbModel, budget: int = 64) -> list[ResponseScores]:
-    return [scores for of_item in score_responses(policy, start, items(), budget) for scores in of_item]
+    return [scores for of_item in score_responses(policy, start, items(), tiny.budget(budget)) for scores in of_item]
 
 
 def sequences() -> list[tuple[np.ndarray, np.ndarray]]:
@@ -73,7 +74,7 @@ def test_equals_whole_logits_in_double_precision(make: Any) -> None:
 
 def test_log_probs_are_those_of_the_reference_and_the_trainer() -> None:
     policy = llama(1)
-    expected = [logps for of_item in response_logps(policy, items(), 64) for logps in of_item]
+    expected = [logps for of_item in response_logps(policy, items(), tiny.budget(64)) for logps in of_item]
     for scores, logps in zip(scored(policy, llama(0)), expected, strict=True):
         np.testing.assert_allclose(scores.logps, logps, atol=1e-6)
 
@@ -110,7 +111,7 @@ def test_divergences_of_known_distributions() -> None:
 
 def test_every_number_of_a_pair_is_there() -> None:
     pairs = [_pair("a", 3), _pair("b", 4)]
-    rows = evaluate_pairs(llama(1), llama(0), pairs, TrainParams(), 64)
+    rows = evaluate_pairs(llama(1), llama(0), pairs, TrainParams(), tiny.budget(64))
     assert [pair_id for pair_id, _ in rows] == ["a", "b"]
     assert all(set(numbers) == set(NUMBERS) for _, numbers in rows)
 
@@ -120,7 +121,7 @@ def test_a_broken_policy_names_the_pair() -> None:
     with torch.no_grad():
         policy.model.lm_head.weight.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="pair a"):
-        evaluate_pairs(policy, llama(0), [_pair("a", 3)], TrainParams(), 64)
+        evaluate_pairs(policy, llama(0), [_pair("a", 3)], TrainParams(), tiny.budget(64))
 
 
 def whole_log_probs(model: LogProbModel) -> list[np.ndarray]:

@@ -10,6 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
+from tests.models import tiny
 
 
 @pytest.mark.parametrize("share", [False, True])
@@ -30,7 +31,9 @@ def test_equal_to_a_plain_forward_pass(token_budget: int, share: bool) -> None:
     items = [Prompted(rng.integers(0, 101, p), [rng.integers(0, 101, r) for r in rs]) for p, rs in shapes]
     exact = copy.deepcopy(model).double()
     seen: list[tuple[int, int]] = []
-    found = response_logps(LogProbModel(model), items, token_budget, share, on_progress=lambda *done: seen.append(done))
+    found = response_logps(
+        LogProbModel(model), items, tiny.budget(token_budget), share, on_progress=lambda *done: seen.append(done)
+    )
     assert sum(done for done, _ in seen) == len(items)
     assert sum(tokens for _, tokens in seen) == sum(sum(rs) + p * (1 if share else len(rs)) for p, rs in shapes)
     plain = [(item.prompt_ids, response) for item in items for response in item.responses]

@@ -21,11 +21,19 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
+from pipeline.models.budget import TokenBudget
+
 _CORPUS = [
     "Hello world, this is a test of tokens. What is it? It is good, and so are you.",
     "[INST] user [/INST] assistant system model <|user|> naïve é à 0123456789",
     "def add(a, b):\n    return a + b\n\nThe end.",
 ] * 20
+
+
+def budget(tokens: int) -> TokenBudget:
+    """Of packed rows on the CPU."""
+    return TokenBudget(tokens, torch.device("cpu"))
+
 
 LLAMA2 = (
     "{% if messages[0]['role'] == 'system' %}{% set rest = messages[1:] %}{% set system = messages[0]['content'] %}"

@@ -16,6 +16,7 @@ from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.train.fsdp import process_group
 from pipeline.train.run import Job, Training
+from tests.models.tiny import budget
 from tests.train.tiny import make_rows, write_split
 
 LORA: dict[str, Any] = {"rank": 4, "alpha": 8, "merge": False}
@@ -32,7 +33,9 @@ def items(seed: int = 5) -> list[Prompted]:
 
 def logps(model: LogProbModel) -> Tensor:
     """Log-probs [33] of `items`, one response after the other."""
-    return torch.from_numpy(np.concatenate([part for item in response_logps(model, items(), 4096) for part in item]))
+    return torch.from_numpy(
+        np.concatenate([part for item in response_logps(model, items(), budget(4096)) for part in item])
+    )
 
 
 @contextmanager

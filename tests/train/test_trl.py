@@ -17,6 +17,7 @@ from pipeline.models.response_logps import response_logps
 from pipeline.objectives.registry import find_objective
 from pipeline.train.batch import collate
 from pipeline.train.pairs import TrainedPair, TrainedResponse
+from tests.models.tiny import budget
 
 trl = pytest.importorskip("trl")
 
@@ -100,7 +101,7 @@ def _trl_loss(
 def _uniform_pair(row: dict[str, list[int]], reference: LogProbModel) -> TrainedPair:
     def response(name: str) -> TrainedResponse:
         ids = row[f"{name}_ids"]
-        [[ref_logps]] = response_logps(reference, [Prompted(row["prompt_ids"], [ids])], 4096)
+        [[ref_logps]] = response_logps(reference, [Prompted(row["prompt_ids"], [ids])], budget(4096))
         return TrainedResponse(np.array(ids), np.full(len(ids), 1 / len(ids), np.float32), ref_logps, float(len(ids)))
 
     return TrainedPair("pair", np.array(row["prompt_ids"]), response("chosen"), response("rejected"))

@@ -30,6 +30,7 @@ from pipeline.schemas.tokens import TOKENS
 from pipeline.train.learner import Learner
 from pipeline.train.run import Job
 from pipeline.train.stream import PairArtifacts
+from tests.models.tiny import budget
 
 VOCABULARY = 64
 SCHEMAS = {"tokens": TOKENS, "aligned": ALIGNED, "reference": REFERENCE, "third": THIRD}
@@ -102,7 +103,7 @@ def make_rows(start: Manifest, pairs: int, seed: int = 0, prefix: str = "pair", 
     model = LogProbModel(load_model(start, dtype, "cpu"))
     for row in rows["tokens"]:
         item = Prompted(row["prompt_ids"], [row[f"{name}_ids"] for name in RESPONSES])
-        [[chosen, rejected]] = response_logps(model, [item], 4096)
+        [[chosen, rejected]] = response_logps(model, [item], budget(4096))
         rows["reference"].append(
             {"pair_id": row["pair_id"], "chosen_logps": chosen.tolist(), "rejected_logps": rejected.tolist()}
         )
@@ -116,7 +117,7 @@ def make_third(rows: Rows, start: Manifest, seed: int = 7) -> list[dict[str, Any
     found = []
     for row in rows["tokens"]:
         ids = random.integers(2, VOCABULARY, int(random.integers(2, 12))).tolist()
-        [[logps]] = response_logps(model, [Prompted(row["prompt_ids"], [ids])], 4096)
+        [[logps]] = response_logps(model, [Prompted(row["prompt_ids"], [ids])], budget(4096))
         found.append({"pair_id": row["pair_id"], "third_ids": ids, "third_logps": logps.tolist()})
     return found
 

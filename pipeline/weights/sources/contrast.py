@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import Floats, response_logps
@@ -24,7 +25,7 @@ class ContrastSource:
     Args:
         positive: pi+.
         negative: pi-; may be the same object where the prompts differ.
-        token_budget: tokens of one packed row; a result does not depend on it.
+        budget: of one packed row; a result does not depend on it.
         share: a prompt is computed once for both responses.
         positive_prompts: x+ of a pair; the trained prompt unless given.
         negative_prompts: x- of a pair.
@@ -34,14 +35,14 @@ class ContrastSource:
         self,
         positive: LogProbModel,
         negative: LogProbModel,
-        token_budget: int,
+        budget: TokenBudget,
         share: bool = True,
         positive_prompts: PromptIds | None = None,
         negative_prompts: PromptIds | None = None,
     ) -> None:
         self._models = (positive, negative)
         self._prompts = (positive_prompts or trained_prompt, negative_prompts or trained_prompt)
-        self._token_budget = token_budget
+        self._budget = budget
         self._share = share
 
     def run(self, pairs: Sequence[SourcePair], on_progress: Report) -> list[PairScores | NotScored]:
@@ -68,4 +69,4 @@ class ContrastSource:
         return [found[index] for index in range(len(pairs))]
 
     def _logps(self, side: int, items: Sequence[Prompted], on_progress: Report) -> list[list[Floats]]:
-        return response_logps(self._models[side], items, self._token_budget, self._share, on_progress)
+        return response_logps(self._models[side], items, self._budget, self._share, on_progress)

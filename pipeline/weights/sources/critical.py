@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pipeline.config.score import CriticalScores
 from pipeline.errors import ModelError
-from pipeline.models.batching import packed_batches
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted, pack
 from pipeline.models.response_logps import item_lengths, split_responses
@@ -24,7 +24,7 @@ class CriticalSource:
     Args:
         positive: p, trained on correct answers.
         negative: q, trained on incorrect ones; on the same device.
-        token_budget: tokens of one packed row; a result does not depend on it.
+        budget: of one packed row; a result does not depend on it.
         share: a prompt is computed once for both responses.
 
     Raises ModelError when the two have different vocabularies: their logits have no difference.
@@ -35,7 +35,7 @@ class CriticalSource:
         positive: LogProbModel,
         negative: LogProbModel,
         params: CriticalScores,
-        token_budget: int,
+        budget: TokenBudget,
         share: bool = True,
     ) -> None:
         words = [model.head.weight.shape[0] for model in (positive, negative)]
@@ -46,20 +46,20 @@ class CriticalSource:
             )
         self._models = (positive, negative)
         self._strength = params.strength
-        self._token_budget = token_budget
+        self._budget = budget
         self._share = share
 
     def run(self, pairs: Sequence[SourcePair], on_progress: Report) -> list[PairScores | NotScored]:
         items = [Prompted(pair.prompt_ids, [response.ids for response in pair.responses]) for pair in pairs]
-        lengths = item_lengths(items, self._share)
-        found: dict[int, PairScores] = {}
-        for batch in packed_batches(lengths, self._token_budget):
+
+        def row(batch: Sequence[int]) -> list[PairScores]:
             chosen = [items[index] for index in batch]
             scores = split_responses(self._score(chosen).cpu().numpy(), chosen)
-            for index, of_pair in zip(batch, scores, strict=True):
-                found[index] = pair_scores(pairs[index], (of_pair[0], of_pair[1]))
-            on_progress(len(batch), sum(lengths[index] for index in batch))
-        return [found[index] for index in range(len(pairs))]
+            return [pair_scores(pairs[index], (of[0], of[1])) for index, of in zip(batch, scores, strict=True)]
+
+        found: list[PairScores | NotScored] = []
+        found += self._budget.run_packed(item_lengths(items, self._share), row, on_progress)
+        return found
 
     @torch.inference_mode()
     def _score(self, items: Sequence[Prompted]) -> Tensor:

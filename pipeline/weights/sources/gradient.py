@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.config.score import GradientScores
-from pipeline.models.batching import packed_batches
+from pipeline.models.budget import TokenBudget
 from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import PackedRow, Prompted, Segment, pack, row_length
 from pipeline.weights.sources.base import NotScored, PairScores, Report, SourcePair
@@ -28,13 +28,13 @@ class GradientSource:
 
     Args:
         model: set to its parameters frozen.
-        token_budget: tokens of one packed row; a result does not depend on it.
+        budget: of one packed row; a result does not depend on it.
     """
 
-    def __init__(self, model: LogProbModel, params: GradientScores, token_budget: int) -> None:
+    def __init__(self, model: LogProbModel, params: GradientScores, budget: TokenBudget) -> None:
         self._model = model.requires_grad_(False)
         self._params = params
-        self._token_budget = token_budget
+        self._budget = budget
 
     def run(self, pairs: Sequence[SourcePair], on_progress: Report) -> list[PairScores | NotScored]:
         lengths = [
@@ -42,11 +42,11 @@ class GradientSource:
             row_length(len(pair.prompt_ids), [len(response.ids) for response in pair.responses], share=False)
             for pair in pairs
         ]
-        found: dict[int, PairScores] = {}
-        for batch in packed_batches(lengths, self._token_budget):
-            found |= zip(batch, self._score([pairs[index] for index in batch]), strict=True)
-            on_progress(len(batch), sum(lengths[index] for index in batch))
-        return [found[index] for index in range(len(pairs))]
+        found: list[PairScores | NotScored] = []
+        found += self._budget.run_packed(
+            lengths, lambda batch: self._score([pairs[index] for index in batch]), on_progress
+        )
+        return found
 
     def _score(self, pairs: Sequence[SourcePair]) -> list[PairScores]:
         items = [Prompted(pair.prompt_ids, [response.ids for response in pair.responses]) for pair in pairs]

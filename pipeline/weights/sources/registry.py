@@ -9,6 +9,7 @@ import torch
 from pipeline.config.runtime import RuntimeParams
 from pipeline.config.score import ScoreParams
 from pipeline.config.tokenize import TokenizeParams
+from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.generation.base import stop_ids
 from pipeline.models.load import context_length, load_config, load_model, load_tokenizer
@@ -44,6 +45,10 @@ class Opening:
         model = load_model(self.manifest(role), self.params.dtype, self.device)
         return LogProbModel(model, attention=self.runtime.attention)
 
+    def budget(self) -> TokenBudget:
+        """Of the packed rows in which responses are scored."""
+        return TokenBudget(self.runtime.token_budget, self.device)
+
 
 def open_source(name: str, opening: Opening) -> Source:
     """Load the models of a source. Raises KeyError for a source without raw scores."""
@@ -51,14 +56,14 @@ def open_source(name: str, opening: Opening) -> Source:
 
 
 def _gradient(opening: Opening) -> Source:
-    return GradientSource(opening.log_probs("start"), opening.params.gradient, opening.runtime.token_budget)
+    return GradientSource(opening.log_probs("start"), opening.params.gradient, opening.budget())
 
 
 def _contrast(opening: Opening) -> Source:
     params, runtime = opening.params.contrast, opening.runtime
     if params.models == "given":
         positive, negative = opening.log_probs("positive"), opening.log_probs("negative")
-        return ContrastSource(positive, negative, runtime.token_budget, runtime.share_prompts)
+        return ContrastSource(positive, negative, opening.budget(), runtime.share_prompts)
     manifest = opening.manifest("start")
     chat = Chat(load_tokenizer(manifest), manifest.chat_template, role="start")
     context = context_length(load_config(manifest))
@@ -67,13 +72,13 @@ def _contrast(opening: Opening) -> Source:
         for text in (params.positive_prompt, params.negative_prompt)
     )
     model = opening.log_probs("start")
-    return ContrastSource(model, model, runtime.token_budget, runtime.share_prompts, *prompts)
+    return ContrastSource(model, model, opening.budget(), runtime.share_prompts, *prompts)
 
 
 def _critical(opening: Opening) -> Source:
     positive, negative = opening.log_probs("positive"), opening.log_probs("negative")
-    runtime = opening.runtime
-    return CriticalSource(positive, negative, opening.params.critical, runtime.token_budget, runtime.share_prompts)
+    share = opening.runtime.share_prompts
+    return CriticalSource(positive, negative, opening.params.critical, opening.budget(), share)
 
 
 def _verbalized(opening: Opening) -> Source:

@@ -16,7 +16,7 @@ from tests.weights.sources.examples import all_scored, exact, ignore, pairs, res
 
 def scored(kind: str, strength: float = 1.0, budget: int = 30, share: bool = True, seed: int = 1) -> list[PairScores]:
     models = LogProbModel(tiny.model(kind)), LogProbModel(tiny.model(kind, seed=seed))
-    source = CriticalSource(*models, CriticalScores(strength=strength), budget, share)
+    source = CriticalSource(*models, CriticalScores(strength=strength), tiny.budget(budget), share)
     return all_scored(source.run(pairs(), ignore))
 
 
@@ -55,13 +55,13 @@ def test_models_of_different_vocabularies_are_refused() -> None:
     )
     other = LogProbModel(LlamaForCausalLM(config))
     with pytest.raises(ModelError, match="97 words and the negative one 61"):
-        CriticalSource(LogProbModel(tiny.model("llama")), other, CriticalScores(), 100)
+        CriticalSource(LogProbModel(tiny.model("llama")), other, CriticalScores(), tiny.budget(100))
 
 
 def test_a_score_that_is_not_finite_names_the_pair() -> None:
     broken = tiny.model("llama", seed=1)
     with torch.no_grad():
         broken.lm_head.weight.fill_(float("nan"))
-    source = CriticalSource(LogProbModel(tiny.model("llama")), LogProbModel(broken), CriticalScores(), 1)
+    source = CriticalSource(LogProbModel(tiny.model("llama")), LogProbModel(broken), CriticalScores(), tiny.budget(1))
     with pytest.raises(NonFiniteError, match=r"pair [a-d]: .* score\.dtype"):
         source.run(pairs(), ignore)

@@ -21,7 +21,7 @@ TARGETS = ("last_response_token", "after_last", "sequence")
 
 
 def scored(kind: str, budget: int = 30, dtype: torch.dtype = torch.float32, **params: Any) -> list[PairScores]:
-    source = GradientSource(LogProbModel(tiny.model(kind, dtype)), GradientScores(**params), budget)
+    source = GradientSource(LogProbModel(tiny.model(kind, dtype)), GradientScores(**params), tiny.budget(budget))
     return all_scored(source.run(pairs(), ignore))
 
 
@@ -88,7 +88,7 @@ def test_other_pairs_in_a_row_change_nothing() -> None:
     alone = scored("mistral", budget=1)
     model = LogProbModel(tiny.model("mistral"))
     for budget in (25, 60, 1000):
-        source = GradientSource(model, GradientScores(), budget)
+        source = GradientSource(model, GradientScores(), tiny.budget(budget))
         backwards = all_scored(source.run(pairs()[::-1], ignore))[::-1]
         for one, other in zip(alone, backwards, strict=True):
             np.testing.assert_allclose(one.chosen.scores, other.chosen.scores, rtol=1e-4, atol=1e-6)
@@ -104,7 +104,7 @@ def test_the_euclidean_norm() -> None:
 
 def test_weights_get_no_gradient_and_the_model_is_left_as_it_was() -> None:
     model = LogProbModel(tiny.model("llama"))
-    GradientSource(model, GradientScores(target="sequence"), 100).run(pairs(), ignore)
+    GradientSource(model, GradientScores(target="sequence"), tiny.budget(100)).run(pairs(), ignore)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in model.parameters())
     embeddings = model.model.get_input_embeddings()
     assert not embeddings(torch.tensor([[1]])).requires_grad
@@ -120,7 +120,7 @@ def test_bfloat16_models_give_float32_scores() -> None:
 
 def test_every_pair_and_token_is_reported() -> None:
     seen: list[tuple[int, int]] = []
-    source = GradientSource(LogProbModel(tiny.model("llama")), GradientScores(), 40)
+    source = GradientSource(LogProbModel(tiny.model("llama")), GradientScores(), tiny.budget(40))
     source.run(pairs(), lambda done, tokens: seen.append((done, tokens)))
     assert len(seen) > 1
     expected = sum(2 * len(pair.prompt_ids) + len(pair.chosen.ids) + len(pair.rejected.ids) for pair in pairs())
@@ -134,4 +134,4 @@ def test_a_score_that_is_not_finite_names_the_pair() -> None:
     broken = replace(pairs()[2].rejected, ids=np.append(pairs()[2].rejected.ids, 2))
     given = [*pairs()[:2], replace(pairs()[2], rejected=broken), pairs()[3]]
     with pytest.raises(NonFiniteError, match=r"pair c: .* rejected response .* score\.dtype"):
-        GradientSource(LogProbModel(model), GradientScores(target="after_last"), 1000).run(given, ignore)
+        GradientSource(LogProbModel(model), GradientScores(target="after_last"), tiny.budget(1000)).run(given, ignore)
