@@ -16,6 +16,7 @@ from pipeline.models.generation.batches import TransformersGenerator
 from pipeline.models.load import load_model
 from pipeline.weights.sources.verbalized.generators import open_generator
 from pipeline.weights.sources.verbalized.prompt import VerbalChat, load_verbal_prompt
+from pipeline.weights.sources.verbalized.vllm_generator import VllmGenerator
 from tests.vllm.conftest import CPU, manifest
 from tests.vllm.test_architectures import saved
 
@@ -28,8 +29,8 @@ def opened() -> Iterator[object]:
     generators = []
 
     def build(folder: Path, stops: frozenset[int] = STOPS, limit: int = 30, **runtime: object) -> object:
-        settings = {"vllm_kv_cache_gib": 0.1, "token_budget": 128} | runtime
-        params = RuntimeParams(backend="vllm", **settings)  # type: ignore[arg-type]
+        settings = {"backend": "vllm", "vllm_kv_cache_gib": 0.1, "token_budget": 128} | runtime
+        params = RuntimeParams(**settings)  # type: ignore[arg-type]
         generators.append(open_generator(manifest(folder), stops, limit, "float32", params, CPU))
         return generators[-1]
 
@@ -68,7 +69,8 @@ def test_the_default_model_reads_the_paper_s_prompt(opened, default_model_dir, d
     stops = stop_ids(default_tokenizer, chat)
     model = load_model(manifest(default_model_dir), "float32", CPU)
     expected = TransformersGenerator(model, stops, 40, 1).answers(asked, ["a", "b"])
-    generator = opened(default_model_dir, stops, 40, vllm_kv_cache_gib=0.25, token_budget=2048)
+    generator = opened(default_model_dir, stops, 40, backend="auto", vllm_kv_cache_gib=0.25, token_budget=2048)
+    assert isinstance(generator, VllmGenerator), "vLLM is installed, so it writes"
     assert generator.answers(asked, ["a", "b"]) == expected
 
 
