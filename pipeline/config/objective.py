@@ -180,7 +180,7 @@ class TidpoSettings(Settings):
 
     length_normalized: bool = True
     """true: sum_t w_t r_t of weights that sum to 1, as Eq. 11 has it; margins are then 1/T of DPO's, and beta has to
-    grow by about T to match them. false: times |y|. Without effect on weights of other scales, whose |y| is 1."""
+    grow by about T to match them. false: times |y|, and for weights of other scales, whose |y| is 1."""
     gamma: NonNegative = 0.1
     """Of the triplet loss (Table B12); with 0 no anchor is sampled."""
     margin: NonNegative = 0.001

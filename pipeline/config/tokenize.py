@@ -24,4 +24,9 @@ class TokenizeParams(Section):
                 f"max_prompt_tokens ({self.max_prompt_tokens}) must be below max_tokens ({self.max_tokens}),"
                 " or a long prompt leaves no room for its response"
             )
+        if self.min_response_tokens >= self.max_tokens:
+            raise ValueError(
+                f"min_response_tokens ({self.min_response_tokens}) must be below max_tokens ({self.max_tokens}), or no"
+                " response is long enough"
+            )
         return self

@@ -36,6 +36,9 @@ class TrainParams(Section):
     """As in the objective's formula: IPO's tau, ORPO's lambda; not read by those that have none."""
     settings: dict[str, Any] = Field(default_factory=dict)
     """What the objective takes beside beta, such as `{gamma: 1.4}` of SimPO (`pipeline.config.objective`)."""
+    optimizer: Literal["adamw", "rmsprop"] = "adamw"
+    """rmsprop: the code of TDPO, TI-DPO and TIS-DPO; torch's, with smoothing 0.99 and no momentum. `adam_beta1` and
+    `adam_beta2` play no part in it, `adam_epsilon` is its epsilon too, and its weight decay is part of the gradient."""
     learning_rate: Positive = 1e-6
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9

@@ -87,7 +87,7 @@ class ContrastWeights(Section):
     """|mu| of `exp_clamp`: mu is positive for the preferred response, negative for the dispreferred one."""
     select_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.3
     """k of SePO: so many of n tokens are 1: int(k n), which is none of a response with n < 1 / k tokens."""
-    decimals: Annotated[int, Field(ge=0)] | None = None
+    decimals: Annotated[int, Field(ge=0, le=7)] | None = None
     """Scores are rounded to so many decimals first; none: as computed. 2 in the code of TIS-DPO, which
     makes ties. Not looked at by `random`."""
     skip_first: bool = False

@@ -41,7 +41,7 @@ class Learner:
     ) -> None:
         """`reference`: for objectives that need `ref_model`."""
         self.model = model
-        self.optimizer = _adamw(model, params)
+        self.optimizer = _optimizer(model, params)
         self._weights = ComputeWeights(model, DTYPES[params.dtype])
         self._objective = objective
         self._params = params
@@ -184,21 +184,17 @@ class _Tally:
         return means
 
 
-def _adamw(model: nn.Module, params: TrainParams) -> torch.optim.AdamW:
-    """AdamW; vectors (norms, biases) do not decay, as in transformers' trainer."""
+def _optimizer(model: nn.Module, params: TrainParams) -> torch.optim.Optimizer:
+    """Vectors (norms, biases) do not decay, as in transformers' trainer."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in trained if parameter.ndim >= 2]
-    vectors = [parameter for parameter in trained if parameter.ndim < 2]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": params.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=params.learning_rate,
-        betas=(params.adam_beta1, params.adam_beta2),
-        eps=params.adam_epsilon,
-        fused=True,
-    )
+    groups = [
+        {"params": [matrix for matrix in trained if matrix.ndim >= 2], "weight_decay": params.weight_decay},
+        {"params": [vector for vector in trained if vector.ndim < 2], "weight_decay": 0.0},
+    ]
+    if params.optimizer == "rmsprop":
+        return torch.optim.RMSprop(groups, lr=params.learning_rate, eps=params.adam_epsilon)
+    betas = params.adam_beta1, params.adam_beta2
+    return torch.optim.AdamW(groups, lr=params.learning_rate, betas=betas, eps=params.adam_epsilon, fused=True)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -15,8 +15,6 @@ from stages.compare_row import _write_params, row_params
 HERE = Path(__file__).resolve().parents[2]
 COMPARISON = read_params(HERE / "compare" / "params.yaml")
 PARAMS = read_params(HERE / "params.yaml")
-NOT_OF_A_METHOD = ("paper-llama3",)
-"""It also sets how many tokens the tables of weights list, which is no part of a row."""
 
 
 def params_of(row: str, base: dict[str, Any]) -> dict[str, Any]:
@@ -32,7 +30,7 @@ def test_the_listed_rows_are_there() -> None:
     assert set(COMPARISON["rows"]) <= set(COMPARISON["all"])
 
 
-@pytest.mark.parametrize("profile", [name for name in profile_names(HERE / "profiles") if name not in NOT_OF_A_METHOD])
+@pytest.mark.parametrize("profile", profile_names(HERE / "profiles"))
 def test_a_profile_changes_no_row(profile: str) -> None:
     after_it = merged(PARAMS, read_profile(HERE / "profiles", profile))
     for row in ("twdpo", "rollout", "ti-dpo", "tis-dpo", "simpo"):

@@ -132,6 +132,7 @@ def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
         ("tis-dpo", "prompts", "exp_clamp", "scored", None),
         ("tis-dpo-given", "given", "exp_clamp", "scored", None),
         ("tis-dpo-code", "given", "rank_based", "zero", 2),
+        ("tis-dpo-config", "given", "binary", "zero", 2),
     ):
         weights, score, train = profile(name)
         assert weights.source == "contrast"
@@ -142,6 +143,15 @@ def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
         assert (weights.contrast.exp_low, weights.contrast.exp_high) == (-0.5, 1.5)
         assert (weights.contrast.low, weights.contrast.high) == (0.7, 1.3)
         assert (train["objective"], train["beta"]) == ("twdpo", 0.1)
+    for name, of in (("tis-dpo-kl", "tis-dpo"), ("tis-dpo-code-kl", "tis-dpo-code")):
+        assert profile(name)[0] == profile(of)[0]
+        assert (profile(name)[2]["objective"], profile(name)[2]["settings"]) == ("tisdpo", {"alpha": 0.5})
+
+
+def test_code_that_trains_with_rmsprop() -> None:
+    """METHODS 3.2, 4.1, 4.2."""
+    found = {name for name in METHODS if read_profile(FOLDER, name)["train"]["optimizer"] == "rmsprop"}
+    assert found == {"tdpo1", "tdpo2", "ti-dpo-code", "tis-dpo-code", "tis-dpo-config", "tis-dpo-code-kl"}
 
 
 def test_the_other_methods_have_the_values_of_their_papers() -> None:
@@ -149,17 +159,25 @@ def test_the_other_methods_have_the_values_of_their_papers() -> None:
     sepo, score, train = profile("sepo")
     assert (sepo.contrast.transform, sepo.contrast.select_share, sepo.contrast.skip_first) == ("select", 0.3, False)
     code = read_profile(FOLDER, "sepo-code")
-    assert code["weights"]["contrast"] == read_profile(FOLDER, "sepo")["weights"]["contrast"] | {"skip_first": True}
+    assert code["weights"]["contrast"] == read_profile(FOLDER, "sepo")["weights"]["contrast"] | {
+        "skip_first": True,
+        "select_share": 0.9,
+    }
     assert code["tokenize"] == {"long_prompts": "refuse", "min_response_tokens": 8}
     assert (score.contrast.models, train["objective"]) == ("given", "sepo")
     for name, objective in (("cdpo", "twdpo"), ("cdpo-code", "cdpo_positionwise")):
         cdpo, score, train = profile(name)
         assert (cdpo.source, cdpo.critical.chosen, cdpo.critical.eos_weight) == ("critical", "ones", "one")
         assert (score.critical.strength, train["objective"], train["beta"]) == (1.0, objective, 0.1)
+        assert train["epochs"] == 3
     for name, exponent in (("d2po", 0), ("d2po-code", 1)):
         d2po, _, train = profile(name)
         assert (d2po.source, d2po.decay.gamma, d2po.decay.first_exponent) == ("decay", 0.98, exponent)
         assert (train["objective"], train["beta"]) == ("twdpo", 0.1)
+    for name in ("ipo", "orpo", "simpo"):
+        weights, _, train = profile(f"d2po-{name}")
+        assert (weights.source, weights.decay.gamma, weights.decay.first_exponent) == ("decay", 0.98, 1)
+        assert (train["objective"], train["settings"]["divide_by"]) == (name, "tokens")
     forms = [profile(name)[2]["settings"]["form"] for name in ("ipo", "ipo-sum")]
     assert forms == ["mean", "sum"]
     tpo, tpo_l = (profile(name)[2] for name in ("tpo", "tpo-l"))

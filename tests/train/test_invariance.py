@@ -65,19 +65,16 @@ def reward(logps: Tensor, pair: TrainedPair, response: TrainedResponse, beta: fl
     return beta * response.length * (torch.tensor(response.weights) * ratios).sum()
 
 
-@pytest.fixture
-def expected(root: Path, start: Manifest) -> list[float]:
-    """Losses of transformers' model with eager attention, padding, whole logits, torch's AdamW and nothing of ours but
-    the order of the pairs."""
-    params = make_job(root, start).params
+def padded_losses(root: Path, start: Manifest, optimizer: type[torch.optim.Optimizer], **changes: Any) -> list[float]:
+    """Losses of transformers' model with eager attention, padding, whole logits, torch's optimizer and nothing of ours
+    but the order of the pairs."""
+    params = make_job(root, start, changes).params
     stream = open_split(PairArtifacts.below(root / "data"), "train")
     per_epoch = len(stream) // params.global_batch_pairs
     model = AutoModelForCausalLM.from_pretrained(start.path, attn_implementation="eager")
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=params.learning_rate, eps=params.adam_epsilon, weight_decay=0.0
-    )
+    stepped = optimizer(model.parameters(), lr=params.learning_rate, eps=params.adam_epsilon, weight_decay=0.0)
     steps = per_epoch * params.epochs
-    schedule = get_cosine_schedule_with_warmup(optimizer, int(np.ceil(steps * params.warmup_ratio)), steps)
+    schedule = get_cosine_schedule_with_warmup(stepped, int(np.ceil(steps * params.warmup_ratio)), steps)
     found = []
     for step in range(steps):
         epoch, index = divmod(step, per_epoch)
@@ -93,11 +90,28 @@ def expected(root: Path, start: Manifest) -> list[float]:
         loss = -logsigmoid(torch.stack(margins)).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
-        optimizer.step()
+        stepped.step()
         schedule.step()
-        optimizer.zero_grad()
+        stepped.zero_grad()
         found.append(loss.item())
     return found
+
+
+@pytest.fixture
+def expected(root: Path, start: Manifest) -> list[float]:
+    return padded_losses(root, start, torch.optim.AdamW)
+
+
+def test_rmsprop_gives_the_padded_loop_s_losses(root: Path, start: Manifest) -> None:
+    changes = {"learning_rate": 3e-4}  # its first steps are ten times as large as Adam's
+    losses = padded_losses(root, start, torch.optim.RMSprop, **changes)
+    assert min(losses) < 0.9 * losses[0]
+    (root / "rmsprop").mkdir()
+    (root / "rmsprop" / "data").symlink_to(root / "data")
+    job = make_job(root / "rmsprop", start, changes | {"optimizer": "rmsprop"})
+    found = [line["train/loss"] for line in run_training(job).history]
+    assert found == pytest.approx(losses, abs=TOLERANCE)
+    assert found != pytest.approx(padded_losses(root, start, torch.optim.AdamW, **changes), abs=10 * TOLERANCE)
 
 
 def test_every_way_gives_the_padded_loop_s_losses(
