@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
+from pipeline.config.extract import ExtractParams
 from pipeline.config.needs import needs, objective_needs
+from pipeline.config.postprocess import PostprocessParams
 from pipeline.config.prepare import PrepareParams
 from pipeline.config.reference import ReferenceParams
 from pipeline.config.score import ScoreParams
@@ -13,10 +15,12 @@ from pipeline.config.weights import WeightsParams
 from pipeline.errors import DataError
 from pipeline.io.atomic import write_json
 from pipeline.io.parquet import read_table
+from pipeline.models.load import load_config
 from pipeline.models.manifest import read_manifest
 from pipeline.models.named import named_model
 from pipeline.models.scoring import check_same_words, check_scoring
 from pipeline.schemas.pairs import PAIRS
+from pipeline.weights.choose import check_heads, check_layer
 from stages.common import Stage, main
 
 
@@ -39,8 +43,18 @@ def _check_models(stage: Stage, source: str, contrasted: Iterable[str]) -> None:
     limits = stage.params("tokenize", TokenizeParams)
     for role in sorted({"start", *contrasted} - {"judge"}):
         check_scoring(named_model(stage.root, role), limits.max_tokens)
+    if source == "judge":
+        _check_rows(stage)
     if source == "critical":
         check_same_words(named_model(stage.root, "positive"), named_model(stage.root, "negative"))
+
+
+def _check_rows(stage: Stage) -> None:
+    """Hours of `extract` may lie between a layer or head that is not cached and `postprocess`, which asks for it."""
+    extract, postprocess = stage.params("extract", ExtractParams), stage.params("postprocess", PostprocessParams)
+    judge = load_config(named_model(stage.root, "judge")).get_text_config()
+    check_layer(extract, postprocess, judge.num_hidden_layers)
+    check_heads(extract, postprocess, judge.num_attention_heads)
 
 
 def _check_gold(stage: Stage, objective: str) -> None:

@@ -11,7 +11,7 @@ import psutil
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from pipeline.attention.architectures import check_architecture, resolve_heads, resolve_layers
+from pipeline.attention.architectures import check_architecture
 from pipeline.attention.backends import check_engine
 from pipeline.attention.verdict import verdict_ids
 from pipeline.config.check import check_all
@@ -27,10 +27,10 @@ from pipeline.models.generation.base import stop_ids
 from pipeline.models.load import context_length, load_config, load_tokenizer
 from pipeline.models.manifest import Manifest
 from pipeline.models.resolve import resolve
-from pipeline.models.scoring import check_scoring
+from pipeline.models.scoring import check_same_words, check_scoring
 from pipeline.models.vocabulary import check_vocabulary
 from pipeline.train.trackers import check_installed
-from pipeline.weights.choose import choose_heads
+from pipeline.weights.choose import check_heads, check_layer
 
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -147,6 +147,9 @@ def _contrasted(role: str, sections: dict[str, Any], root: Path, sizes: dict[str
         check_vocabulary(manifest, resolve(start, "start", root))
         if role in models_of(sections["weights"], sections["score"]):
             check_scoring(manifest, sections["tokenize"].max_tokens)
+            # Once, with the first of the two that is no start.
+            if sections["weights"].source == "critical" and (role == "positive" or models.ref("positive") == start):
+                check_same_words(*(resolve(models.ref(each), each, root) for each in ("positive", "negative")))
         sizes[role] = _parameters(load_config(manifest))
 
     yield _tried(check, f"model.{role}: is there, with the start's tokenizer")
@@ -162,22 +165,14 @@ Checks = Iterator[tuple[Callable[[], object], str]]
 
 def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[str, Any]) -> Checks:
     depth, heads = config.get_text_config().num_hidden_layers, config.get_text_config().num_attention_heads
-    extract = sections["extract"]
     yield lambda: check_architecture(config), f"model.judge: attention of {config.model_type} is known"
-    if extract.source == "attention":
-        layer = sections["postprocess"].layer
-
-        def cached() -> None:
-            layers = resolve_layers(extract.layers, depth)
-            if resolve_layers([layer], depth)[0] not in layers:
-                raise PipelineError(
-                    f"postprocess.layer: {layer} is not among extract.layers {extract.layers} of the judge's {depth};"
-                    " add it there or choose one of them"
-                )
-
-        yield cached, f"extract.layers, postprocess.layer: the judge has {depth} layers"
+    extract, postprocess = sections["extract"], sections["postprocess"]
     yield (
-        lambda: choose_heads(sections["postprocess"].heads, resolve_heads(extract.heads, heads), extract.source),
+        lambda: check_layer(extract, postprocess, depth),
+        f"extract.layers, postprocess.layer: the judge has {depth} layers",
+    )
+    yield (
+        lambda: check_heads(extract, postprocess, heads),
         f"extract.heads, postprocess.heads: the judge's layers have {heads} heads",
     )
     runtime, limit = sections["runtime"], sections["render"].max_tokens
@@ -192,7 +187,7 @@ def _judge_checks(manifest: Manifest, config: PretrainedConfig, sections: dict[s
     yield long_enough, f"model.judge: reads render.max_tokens = {limit} tokens"
     yield (
         lambda: check_engine(runtime, config, choose_device(runtime.device)),
-        f"runtime.backend: {runtime.backend} is installed and computes this judge",
+        f"runtime.backend: {runtime.attention_backend} is installed and computes this judge",
     )
     yield (
         lambda: verdict_ids(load_tokenizer(manifest), manifest.chat_template),

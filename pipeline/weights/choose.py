@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pipeline.attention.architectures import resolve_heads, resolve_layers
+from pipeline.config.extract import ExtractParams
 from pipeline.config.postprocess import Heads, PostprocessParams
 from pipeline.errors import ConfigError
 from pipeline.schemas.attention import MEAN_OVER_HEADS
@@ -29,6 +31,20 @@ def choose_rows(
     """
     layer = layers[0] if source == "rollout" else _choose_layer(params.layer, layers, num_layers)
     return RowsChosen(source, layer, choose_heads(params.heads, heads, source))
+
+
+def check_layer(extract: ExtractParams, params: PostprocessParams, num_layers: int) -> None:
+    """Whether ``extract`` will cache the layer that ``params`` ask for, of a judge of so many.
+
+    Raises ModelError for layers that the judge lacks, ConfigError for one that would not be cached.
+    """
+    if extract.source == "attention":
+        _choose_layer(params.layer, resolve_layers(extract.layers, num_layers), num_layers)
+
+
+def check_heads(extract: ExtractParams, params: PostprocessParams, num_heads: int) -> None:
+    """As `check_layer`, of heads."""
+    choose_heads(params.heads, resolve_heads(extract.heads, num_heads), extract.source)
 
 
 def choose_heads(wanted: Heads, cached: Sequence[int], source: str = "attention") -> tuple[int, ...]:
@@ -58,7 +74,7 @@ def _choose_layer(wanted: int, cached: Sequence[int], num_layers: int) -> int:
     layer = wanted + num_layers if wanted < 0 else wanted
     if layer not in cached:
         raise ConfigError(
-            f"postprocess.layer: layer {layer} is not cached; data/attention holds {sorted(cached)}. Choose one of"
-            f" them, or add {layer} to extract.layers"
+            f"postprocess.layer: {wanted} of the judge's {num_layers} layers is not cached: extract.layers come to"
+            f" {sorted(cached)}. Choose one of them, or add {layer} there"
         )
     return layer

@@ -186,6 +186,26 @@ def test_an_objective_without_its_third_response_is_refused(
         run(project, monkeypatch, "model", "prepare", "needs")
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"extract.layers": [0], "postprocess.layer": -1},
+            r"postprocess.layer: -1 of the judge's 2 layers is not cached",
+        ),
+        ({"extract.layers": [0, 2], "postprocess.layer": 0}, r"`extract.layers` asks for \[2\], but the judge has 2"),
+        ({"extract.heads": [0, 4]}, r"`extract.heads` asks for \[4\], but the judge's layers have 4 heads"),
+    ],
+)
+def test_rows_that_extract_will_not_cache_are_refused_before_it(
+    change: dict[str, Any], message: str, fresh_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = fresh_project.copy(tmp_path / "repo")
+    project.set(change)
+    with pytest.raises(SystemExit, match=message):
+        run(project, monkeypatch, "model", "prepare", "needs")
+
+
 def test_an_oracle_of_another_vocabulary_is_refused(
     tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ def test_every_problem_is_found_not_only_the_first(quick: Path) -> None:
 def test_a_layer_that_only_the_judge_s_depth_shows_to_be_missing(quick: Path) -> None:
     change(quick, {"extract.layers": [0, 14], "postprocess.layer": -1})
     [error] = errors(quick)
-    assert "postprocess.layer: -1 is not among extract.layers [0, 14] of the judge's 30" in error
+    assert "postprocess.layer: -1 of the judge's 30 layers is not cached: extract.layers come to [0, 14]" in error
 
 
 def test_heads_that_the_judge_lacks_are_named_before_they_are_cached(quick: Path) -> None:

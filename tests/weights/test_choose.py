@@ -33,8 +33,8 @@ def test_rollout_has_one_row_and_no_layer_is_asked_for():
 @pytest.mark.parametrize(
     ("cached", "params", "message"),
     [
-        ({}, {"layer": 13}, r"postprocess\.layer: layer 13 is not cached; data/attention holds \[14, 29\]"),
-        ({}, {"layer": -29}, r"postprocess\.layer: layer 1 is not cached"),
+        ({}, {"layer": 13}, r"postprocess\.layer: 13 of the judge's 30 .*: extract\.layers come to \[14, 29\]"),
+        ({}, {"layer": -29}, r"postprocess\.layer: -29 of .* is not cached.* or add 1 there"),
         ({}, {"heads": [3, 9, 1]}, r"postprocess\.heads: \[1, 9\] not cached; there are rows of heads \[0, 3, 8\]"),
         ({"heads": [-1]}, {"heads": [0]}, r"postprocess\.heads: \[0\].*only the mean.*extract\.heads: each"),
     ],
