@@ -1,5 +1,6 @@
 """Raw scores of the trained tokens, for weights that no judge's attention gives: `data/scores/`."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,7 +24,9 @@ from pipeline.schemas.tokens import TOKENS
 from pipeline.weights.sources.base import NotScored, PairScores, SourcePair, SourceResponse
 from pipeline.weights.sources.registry import Opening, open_source
 from pipeline.weights.sources.verbalized.generators import answer_backend
-from stages.common import CODE, Made, Maker, Report, Stage, main, map_model_shards, skip
+from stages.common import CODE, Made, Maker, Report, Stage, check_train_left, main, map_model_shards, skip
+
+_log = logging.getLogger("stages.score")
 
 
 def work(stage: Stage) -> None:
@@ -42,6 +45,8 @@ def work(stage: Stage) -> None:
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     # Only answers are written by a backend of choice.
     writer = answer_backend(stage.runtime, named_model(stage.root, "judge"), device) if source == "verbalized" else None
+    if writer:
+        _log.info("answers are written by %s (runtime.backend: %s)", writer, stage.runtime.backend)
     run = stage.run(
         {"source": source, "params": need["params"]},
         {"tokens": tokens.digest, **need["models"], **(_prompt_digests() if source == "verbalized" else {})},
@@ -71,6 +76,7 @@ def work(stage: Stage) -> None:
     devices = stage.worker_devices(device, each=each)
     refused = map_model_shards(stage, run, [out], plan, open_maker, devices, may_refuse=True)
     scores = Artifact(out.path, SCORES)
+    check_train_left(stage, scores)
     stage.write_metrics({"source": source, **{split: _metrics(scores, split) for split in SPLITS}, "refused": refused})
 
 

@@ -5,9 +5,13 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.generation.base import stop_ids
 from pipeline.models.generation.batches import TransformersGenerator
+
+AT_ONCE = 16
+"""Conversations in a batch. No param: in 16 bits an answer may depend on its neighbours, and so on their number."""
 
 
 class Written(NamedTuple):
@@ -26,13 +30,14 @@ def greedy(
 ) -> list[Written]:
     """The most likely token again and again, until the end of the turn, the end of the context or `max_new_tokens`.
 
-    One conversation at a time, so an answer does not depend on its neighbours. Sampling settings and penalties of the
-    model's generation config play no part.
+    Sampling settings and penalties of the model's generation config play no part.
 
     Raises ModelError when a conversation leaves no room for an answer; TemplateRefusal when it cannot be rendered.
     """
-    generator = TransformersGenerator(model, stop_ids(tokenizer, chat), max_new_tokens, token_budget=1)
     prompts = [chat.encode(conversation) for conversation in conversations]
+    longest = max(map(len, prompts), default=0) + max_new_tokens
+    budget = TokenBudget(AT_ONCE * longest, model.device)
+    generator = TransformersGenerator(model, stop_ids(tokenizer, chat), max_new_tokens, budget)
     names = [f"Conversation {number}" for number in range(1, len(prompts) + 1)]
     answers = generator.answers(prompts, names)
     return [Written(tokenizer.decode(answer.ids, skip_special_tokens=True), len(answer.ids)) for answer in answers]

@@ -71,7 +71,7 @@ def open_third(
     plain = model.config._attn_implementation
     tokenizer = load_tokenizer(start)
     stops = stop_ids(tokenizer, Chat(tokenizer, start.chat_template, role="start"))
-    asking = _Asking(params, stops, max_tokens, runtime.token_budget)
+    asking = _Asking(params, stops, max_tokens, TokenBudget(runtime.token_budget, device))
     choose = {"anchor": _anchors, "kl_pairs": _mismatched}[kind]
     budget = TokenBudget(runtime.token_budget, device)
     scored = 0.5 if kind == "anchor" else 1.0
@@ -102,7 +102,7 @@ class _Asking:
     params: ThirdParams
     stops: Collection[int]
     max_tokens: int
-    token_budget: int
+    budget: TokenBudget
 
 
 def _gold(records: Sequence[Record], report: Report) -> list[Third | ThirdRefused]:
@@ -132,7 +132,7 @@ def _anchors(
             prompts,
             names,
             asking.params,
-            asking.token_budget,
+            asking.budget,
             on_answers=lambda answers, tokens: report(0.5 * answers, tokens),
         )
     )

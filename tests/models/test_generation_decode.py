@@ -75,10 +75,10 @@ def test_equals_generate_row_by_row(kind: str) -> None:
     expected = [reference(build(kind, "eager"), ids, 16) for ids in asked]
     assert len({len(answer.ids) for answer in expected}) > 1, "all answers end together: proves little"
     for budget in (1, 60, 100_000):
-        generator = TransformersGenerator(model, STOPS, 16, token_budget=budget)
+        generator = TransformersGenerator(model, STOPS, 16, tiny.budget(budget))
         assert generator.answers(asked, names(asked)) == expected, budget
     model.generation_config.update(do_sample=True, temperature=9.0, repetition_penalty=5.0, max_new_tokens=1)
-    assert TransformersGenerator(model, STOPS, 16, 100_000).answers(asked, names(asked)) == expected
+    assert TransformersGenerator(model, STOPS, 16, tiny.budget(100_000)).answers(asked, names(asked)) == expected
 
 
 def test_the_cap_of_attention_scores_counts_and_the_model_is_left_as_it_was() -> None:
@@ -88,7 +88,7 @@ def test_the_cap_of_attention_scores_counts_and_the_model_is_left_as_it_was() ->
             layer.self_attn.q_proj.weight.data.mul_(8)
     expected = [by_generate(eager, ids, 16) for ids in asked]
     assert expected != [by_generate(model, ids, 16) for ids in asked], "the cap changes nothing: proves little"
-    assert TransformersGenerator(model, STOPS, 16, 100_000).answers(asked, names(asked)) == expected
+    assert TransformersGenerator(model, STOPS, 16, tiny.budget(100_000)).answers(asked, names(asked)) == expected
     assert model.config._attn_implementation == "sdpa"
 
 
@@ -97,7 +97,7 @@ def test_longrope_changes_what_is_written_beyond_its_boundary() -> None:
     model = build("phi3-longrope")
     asked = [ids for ids in prompts(40, seed=3, longest=14) if len(ids) in (12, 13, 14)][:4]
     expected = [by_recomputing(model, ids, 16) for ids in asked]
-    assert TransformersGenerator(model, STOPS, 16, 100_000).answers(asked, names(asked)) == expected
+    assert TransformersGenerator(model, STOPS, 16, tiny.budget(100_000)).answers(asked, names(asked)) == expected
     wrong = [decode(model, [ids], ["a"], [16], STOPS, most_likely)[0] for ids in asked]
     assert wrong != expected
 
@@ -108,7 +108,7 @@ def test_every_row_stops_by_itself_and_finished_rows_are_not_computed() -> None:
     hook = model.register_forward_pre_hook(
         lambda _, args, kwargs: computed.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
-    found = TransformersGenerator(model, STOPS, 16, 100_000).answers(asked, names(asked))
+    found = TransformersGenerator(model, STOPS, 16, tiny.budget(100_000)).answers(asked, names(asked))
     hook.remove()
     steps = [len(answer.ids) + (answer.stop is not None) for answer in found]
     assert computed[0] == (6, max(map(len, asked)))
@@ -118,19 +118,19 @@ def test_every_row_stops_by_itself_and_finished_rows_are_not_computed() -> None:
 
 def test_the_limit_and_the_context_cut() -> None:
     model, asked = build("llama"), [list(range(14, 14 + length)) for length in (60, 3, 63)]
-    found = TransformersGenerator(model, (), 7, 100_000).answers(asked, names(asked))
+    found = TransformersGenerator(model, (), 7, tiny.budget(100_000)).answers(asked, names(asked))
     assert [len(answer.ids) for answer in found] == [4, 7, 1]
     assert [answer.stop for answer in found] == [None] * 3
-    longer = TransformersGenerator(model, (), 20, 100_000).answers(asked, names(asked))
+    longer = TransformersGenerator(model, (), 20, tiny.budget(100_000)).answers(asked, names(asked))
     assert longer[1].ids[:7] == found[1].ids
 
 
 def test_a_stop_on_the_last_place_is_a_stop() -> None:
     model, asked = build("qwen3"), prompts(1, seed=5)
-    free = TransformersGenerator(model, (), 6, 100_000).answers(asked, names(asked))[0].ids
+    free = TransformersGenerator(model, (), 6, tiny.budget(100_000)).answers(asked, names(asked))[0].ids
     last = free[5]
     assert last not in free[:5], "choose another seed"
-    found = TransformersGenerator(model, {last}, 6, 100_000).answers(asked, names(asked))
+    found = TransformersGenerator(model, {last}, 6, tiny.budget(100_000)).answers(asked, names(asked))
     assert found == [Answer(free[:5], last)]
 
 
@@ -139,7 +139,7 @@ def test_a_stop_on_the_last_place_is_a_stop() -> None:
 )
 def test_prompts_that_leave_no_room_are_refused_by_name(ids: list[int], message: str) -> None:
     with pytest.raises(ModelError, match=message):
-        TransformersGenerator(build("llama"), STOPS, 4, 100).answers([ids], names([ids]))
+        TransformersGenerator(build("llama"), STOPS, 4, tiny.budget(100)).answers([ids], names([ids]))
 
 
 def test_logits_that_are_no_numbers_name_the_prompt() -> None:
@@ -149,13 +149,15 @@ def test_logits_that_are_no_numbers_name_the_prompt() -> None:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     asked = [[20, 21], [22, 50], [23]]
     with pytest.raises(NonFiniteError, match=r"prompt 1: the model's logits are not numbers"):
-        TransformersGenerator(model, STOPS, 4, 100_000).answers(asked, names(asked))
+        TransformersGenerator(model, STOPS, 4, tiny.budget(100_000)).answers(asked, names(asked))
 
 
 def test_progress_counts_prompts_and_tokens() -> None:
     model, asked = build("llama"), prompts()
     told: list[tuple[int, int]] = []
-    found = TransformersGenerator(model, STOPS, 5, 40).answers(asked, names(asked), lambda *done: told.append(done))
+    found = TransformersGenerator(model, STOPS, 5, tiny.budget(40)).answers(
+        asked, names(asked), lambda *done: told.append(done)
+    )
     assert len(told) > 1
     assert sum(count for count, _ in told) == len(asked)
     assert sum(tokens for _, tokens in told) == sum(map(len, asked)) + sum(len(answer.ids) for answer in found)
@@ -163,7 +165,7 @@ def test_progress_counts_prompts_and_tokens() -> None:
 
 def test_out_of_memory_halves_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     model, asked = build("llama"), prompts()
-    expected = TransformersGenerator(model, STOPS, 5, 100_000).answers(asked, names(asked))
+    expected = TransformersGenerator(model, STOPS, 5, tiny.budget(100_000)).answers(asked, names(asked))
     sizes = []
 
     def small(model: Any, rows: Any, *rest: Any) -> list[Answer]:
@@ -173,11 +175,11 @@ def test_out_of_memory_halves_the_budget(monkeypatch: pytest.MonkeyPatch) -> Non
         return decode(model, rows, *rest)
 
     monkeypatch.setattr(batches, "decode", small)
-    assert TransformersGenerator(model, STOPS, 5, 200).answers(asked, names(asked)) == expected
+    assert TransformersGenerator(model, STOPS, 5, tiny.budget(200)).answers(asked, names(asked)) == expected
     assert max(sizes) > 2
     monkeypatch.setattr(batches, "decode", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("out of memory")))
     with pytest.raises(ModelError, match=r"prompt \d and its answer do not fit the memory of cpu even alone"):
-        TransformersGenerator(model, STOPS, 5, 200).answers(asked, names(asked))
+        TransformersGenerator(model, STOPS, 5, tiny.budget(200)).answers(asked, names(asked))
     monkeypatch.setattr(batches, "decode", lambda *_: (_ for _ in ()).throw(RuntimeError("another one")))
     with pytest.raises(RuntimeError, match="another one"):
-        TransformersGenerator(model, STOPS, 5, 200).answers(asked, names(asked))
+        TransformersGenerator(model, STOPS, 5, tiny.budget(200)).answers(asked, names(asked))

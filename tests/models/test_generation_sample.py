@@ -129,26 +129,29 @@ STOPS = frozenset({2, 3, 5, 7})
 
 def test_neither_the_batch_nor_the_order_matters() -> None:
     model, params = tiny.model("qwen3"), ThirdParams(max_new_tokens=12)
-    whole = sample_responses(model, STOPS, PROMPTS, PAIRS, params, 100_000)
-    assert sample_responses(model, STOPS, PROMPTS, PAIRS, params, 1) == whole
-    assert sample_responses(model, STOPS, PROMPTS[::-1], PAIRS[::-1], params, 60)[::-1] == whole
-    assert sample_responses(model, STOPS, PROMPTS[2:3], PAIRS[2:3], params, 60) == whole[2:3]
+    whole = sample_responses(model, STOPS, PROMPTS, PAIRS, params, tiny.budget(100_000))
+    assert sample_responses(model, STOPS, PROMPTS, PAIRS, params, tiny.budget(1)) == whole
+    assert sample_responses(model, STOPS, PROMPTS[::-1], PAIRS[::-1], params, tiny.budget(60))[::-1] == whole
+    assert sample_responses(model, STOPS, PROMPTS[2:3], PAIRS[2:3], params, tiny.budget(60)) == whole[2:3]
     assert whole[0] != whole[4], "the same prompt of another pair"
-    assert sample_responses(model, STOPS, PROMPTS, PAIRS, ThirdParams(max_new_tokens=12, seed=7), 100_000) != whole
+    assert (
+        sample_responses(model, STOPS, PROMPTS, PAIRS, ThirdParams(max_new_tokens=12, seed=7), tiny.budget(100_000))
+        != whole
+    )
 
 
 def test_samples_end_with_their_stop_and_are_never_empty() -> None:
     model = tiny.model("llama")
     pairs = [str(number) for number in range(60)]
     params = ThirdParams(max_new_tokens=9, temperature=2.0)
-    found = sample_responses(model, STOPS, [[20, 21]] * 60, pairs, params, 100_000)
+    found = sample_responses(model, STOPS, [[20, 21]] * 60, pairs, params, tiny.budget(100_000))
     ended = [ids for ids in found if ids[-1] in STOPS]
     assert 0 < len(ended) < 60
     assert all(1 <= len(ids) <= 9 for ids in found)
     assert all(len(ids) == 9 for ids in found if ids[-1] not in STOPS)
     assert not any(token in STOPS for ids in found for token in ids[:-1])
     everything = range(model.config.vocab_size)
-    ended_at_once = sample_responses(model, everything, [[20, 21]] * 3, pairs[:3], params, 100_000)
+    ended_at_once = sample_responses(model, everything, [[20, 21]] * 3, pairs[:3], params, tiny.budget(100_000))
     assert [len(ids) for ids in ended_at_once] == [1, 1, 1]
 
 
@@ -160,7 +163,7 @@ def test_first_tokens_have_the_distribution_of_transformers() -> None:
     expected = by_warpers(logits, params)[0].numpy()
     pairs = [str(number) for number in range(3000)]
     drawn = Counter(
-        ids[0] for ids in sample_responses(model, (), [[20, 21, 22]] * 3000, pairs, params, token_budget=12_000)
+        ids[0] for ids in sample_responses(model, (), [[20, 21, 22]] * 3000, pairs, params, tiny.budget(12_000))
     )
     likely = np.flatnonzero(expected)
     assert set(drawn) <= set(likely.tolist())
@@ -172,7 +175,7 @@ def test_first_tokens_have_the_distribution_of_transformers() -> None:
 
 def test_a_prompt_without_room_names_its_pair() -> None:
     with pytest.raises(ModelError, match=r"pair b has 64 tokens and the model reads 64"):
-        sample_responses(tiny.model("llama"), STOPS, [[20], [20] * 64], ["a", "b"], ThirdParams(), 1000)
+        sample_responses(tiny.model("llama"), STOPS, [[20], [20] * 64], ["a", "b"], ThirdParams(), tiny.budget(1000))
 
 
 def test_params_are_checked() -> None:

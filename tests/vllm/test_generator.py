@@ -17,6 +17,7 @@ from pipeline.models.load import load_model
 from pipeline.weights.sources.verbalized.generators import open_generator
 from pipeline.weights.sources.verbalized.prompt import VerbalChat, load_verbal_prompt
 from pipeline.weights.sources.verbalized.vllm_generator import VllmGenerator
+from tests.models import tiny
 from tests.vllm.conftest import CPU, manifest
 from tests.vllm.test_architectures import saved
 
@@ -50,7 +51,7 @@ def test_equals_transformers(name, opened, tmp_path) -> None:
     folder, asked = saved(name, tmp_path), prompts_with_common_beginnings()
     names = [f"prompt {index}" for index in range(len(asked))]
     model = load_model(manifest(folder), "float32", CPU)
-    expected = TransformersGenerator(model, STOPS, 30, 100_000).answers(asked, names)
+    expected = TransformersGenerator(model, STOPS, 30, tiny.budget(100_000)).answers(asked, names)
     assert expected, name
     told = []
     generator = opened(folder)
@@ -68,7 +69,7 @@ def test_the_default_model_reads_the_paper_s_prompt(opened, default_model_dir, d
     asked = [ask.encode(question, response) for response in ("Paris.", "The capital of France is Paris.")]
     stops = stop_ids(default_tokenizer, chat)
     model = load_model(manifest(default_model_dir), "float32", CPU)
-    expected = TransformersGenerator(model, stops, 40, 1).answers(asked, ["a", "b"])
+    expected = TransformersGenerator(model, stops, 40, tiny.budget(1)).answers(asked, ["a", "b"])
     generator = opened(default_model_dir, stops, 40, backend="auto", vllm_kv_cache_gib=0.25, token_budget=2048)
     assert isinstance(generator, VllmGenerator), "vLLM is installed, so it writes"
     assert generator.answers(asked, ["a", "b"]) == expected

@@ -21,7 +21,7 @@ class TransformersGenerator:
 
     Args:
         stops: tokens that end an answer.
-        token_budget: of a batch, prompts and whole answers counted: what its keys and values need memory for.
+        budget: of a batch, prompts and whole answers counted: what its keys and values need memory for.
         choose: how the next token is chosen, given the indices of prompts in place of rows.
     """
 
@@ -30,13 +30,13 @@ class TransformersGenerator:
         model: PreTrainedModel,
         stops: Collection[int],
         max_new_tokens: int,
-        token_budget: int,
+        budget: TokenBudget,
         choose: Choose = most_likely,
     ) -> None:
         self._model = model.eval()
         self._stops = frozenset(stops)
         self._max_new_tokens = max_new_tokens
-        self._budget = TokenBudget(token_budget, model.device)
+        self._budget = budget
         self._choose = choose
         self._boundaries = longrope_boundaries(model.config)
 

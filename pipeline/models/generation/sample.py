@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from pipeline.config.third import ThirdParams
+from pipeline.models.budget import TokenBudget
 from pipeline.models.generation.base import OnAnswers
 from pipeline.models.generation.batches import TransformersGenerator
 
@@ -19,7 +20,7 @@ def sample_responses(
     prompts: Sequence[Sequence[int]],
     pair_ids: Sequence[str],
     params: ThirdParams,
-    token_budget: int,
+    budget: TokenBudget,
     on_answers: OnAnswers | None = None,
 ) -> list[list[int]]:
     """One sampled response to each prompt, with the end of turn where it ended by itself; never without a token.
@@ -37,7 +38,7 @@ def sample_responses(
             for row, (tokens, probabilities) in zip(rows, kept, strict=True)
         ]
 
-    generator = TransformersGenerator(model, stops, params.max_new_tokens, token_budget, choose)
+    generator = TransformersGenerator(model, stops, params.max_new_tokens, budget, choose)
     names = [f"pair {pair_id}" for pair_id in pair_ids]
     answers = generator.answers(prompts, names, on_answers)
     return [answer.ids if answer.stop is None else [*answer.ids, answer.stop] for answer in answers]

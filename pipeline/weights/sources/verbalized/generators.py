@@ -5,9 +5,11 @@ from typing import Literal
 
 import torch
 
+from pipeline.attention.architectures import check_architecture
 from pipeline.attention.vllm.check import check_installed, check_judge
 from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import PipelineError
+from pipeline.models.budget import TokenBudget
 from pipeline.models.generation.base import Generator
 from pipeline.models.generation.batches import TransformersGenerator
 from pipeline.models.load import load_config, load_model
@@ -17,13 +19,15 @@ from pipeline.models.manifest import Manifest
 def answer_backend(runtime: RuntimeParams, manifest: Manifest, device: torch.device) -> Literal["transformers", "vllm"]:
     """What `runtime.backend` comes to for the answers of the model of `manifest`; loads no weights.
 
-    auto: vLLM where it is installed as tested for this device, and computes this model as transformers does.
+    auto: vLLM where it is installed as tested for this device, and is known to compute this model as transformers does.
     """
     if runtime.backend != "auto":
         return runtime.backend
     try:
+        config = load_config(manifest)
         check_installed(device.type)
-        check_judge(load_config(manifest), runtime.tensor_parallel)
+        check_architecture(config)
+        check_judge(config, runtime.tensor_parallel)
     except PipelineError:
         return "transformers"
     return "vllm"
@@ -47,4 +51,4 @@ def open_generator(
 
         return VllmGenerator(manifest, stops, max_new_tokens, dtype, runtime, device)
     model = load_model(manifest, dtype, device)
-    return TransformersGenerator(model, stops, max_new_tokens, runtime.token_budget)
+    return TransformersGenerator(model, stops, max_new_tokens, TokenBudget(runtime.token_budget, device))

