@@ -20,7 +20,8 @@ from pipeline.config.base import Section
 from pipeline.config.check import check_all
 from pipeline.config.load import load_section
 from pipeline.config.runtime import RuntimeParams
-from pipeline.errors import PipelineError, ShardError
+from pipeline.errors import DataError, PipelineError, ShardError
+from pipeline.io.artifact import Artifact
 from pipeline.io.atomic import write_json
 from pipeline.io.closure import code_digest
 from pipeline.io.digest import value_digest
@@ -134,6 +135,12 @@ def map_shards(
         with closing(_tally(stage, work, plan)) as tally:
             _make_shards(work, plan, _missing(work, plan), lambda: lambda split, shard, _: make(split, shard), tally)
         return work.publish({split: len(ranges) for split, ranges in plan.items()})
+
+
+def check_train_left(stage: Stage, out: Artifact) -> None:
+    """Raises DataError where a stage has refused every train pair: hours of those that follow would be for nothing."""
+    if not any(len(shard.table(["pair_id"])) for shard in out.shards("train")):
+        raise DataError(f"{out.path}: no train pair is left; data/refused/{stage.name}.parquet says why")
 
 
 def skip(stage: Stage, outs: Sequence[Out], plan: Plan, why: str, may_refuse: bool = False) -> None:

@@ -79,7 +79,7 @@ def by_seeds(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[list
     """The rows whose params are equal but for seeds, where there are several."""
     groups: dict[str, list[Row]] = {}
     for row, of in zip(rows, params, strict=True):
-        groups.setdefault(value_digest(_without_seeds(of)), []).append(row)
+        groups.setdefault(value_digest(_without_seeds(_shown(of))), []).append(row)
     return [group for group in groups.values() if len(group) > 1]
 
 

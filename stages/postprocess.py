@@ -42,9 +42,10 @@ def work(stage: Stage) -> None:
         kept = table.select(["pair_id", "response", "token_ids", "offsets"])
         return Made({"weights": kept.append_column("weights", list_array(weights, FLOATS))})
 
-    # The tables of most weighted tokens change metrics only, yet they are params of this stage.
     made_by = {name: attention.facts()[name] for name in ("model", "revision", "tokenizer", "dtype")}
-    run = stage.run({**params.model_dump(), **asdict(chosen)}, {"attention": attention.digest}, facts=made_by)
+    # What is shown in the tables of most weighted tokens changes metrics only.
+    made_of = params.model_dump(exclude={"top_tokens", "top_tokens_min_count"})
+    run = stage.run({**made_of, **asdict(chosen)}, {"attention": attention.digest}, facts=made_by)
     map_shards(stage, run, [out], plan, make)
 
     statistics = _no_statistics()

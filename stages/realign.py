@@ -26,7 +26,7 @@ from pipeline.schemas.refused import REFUSED
 from pipeline.schemas.scores import SCORES
 from pipeline.schemas.tokens import TOKENS
 from pipeline.schemas.weights import WEIGHTS
-from stages.common import Made, Plan, Stage, main, map_shards
+from stages.common import Made, Plan, Stage, check_train_left, main, map_shards
 
 EXPECTED_MATCH = 0.95
 """Share of tokens that the paper's Appendix D says are matched in most cases."""
@@ -44,6 +44,7 @@ def work(stage: Stage) -> None:
     else:
         by_characters, refused = False, _from_scores(stage, params, source, tokens, out, plan)
     aligned = Artifact(out.path, ALIGNED)
+    check_train_left(stage, aligned)
     metrics = {split: _metrics(aligned, split) for split in SPLITS}
     stage.write_metrics({"source": source.source, "by_characters": by_characters, **metrics, "refused": refused})
     for message in few_matched(metrics):

@@ -7,7 +7,6 @@ import pyarrow as pa
 from pipeline.config.reference import ReferenceParams
 from pipeline.config.third import ThirdParams
 from pipeline.config.tokenize import TokenizeParams
-from pipeline.errors import DataError
 from pipeline.io.artifact import Artifact
 from pipeline.io.parquet import read_table
 from pipeline.io.refusal import Refusal, positions_left
@@ -19,7 +18,7 @@ from pipeline.schemas.refused import REFUSED
 from pipeline.schemas.third import THIRD
 from pipeline.schemas.tokens import TOKENS
 from pipeline.train.third import ThirdRefused, open_third
-from stages.common import Made, Maker, Report, Stage, main, map_model_shards, skip
+from stages.common import Made, Maker, Report, Stage, check_train_left, main, map_model_shards, skip
 
 READ = ("train", "validation")
 """Splits that training reads."""
@@ -76,8 +75,7 @@ def work(stage: Stage) -> None:
     refused = map_model_shards(stage, run, [out], plan, open_maker, stage.worker_devices(device), may_refuse=True)
     third = Artifact(out.path, THIRD)
     pairs = {split: sum(len(shard.table(["pair_id"])) for shard in third.shards(split)) for split in READ}
-    if not pairs["train"]:
-        raise DataError(f"no train pair has a third response ({kind}); data/refused/third.parquet says why")
+    check_train_left(stage, third)
     stage.write_metrics({"kind": kind, "pairs": pairs, "refused": refused})
 
 

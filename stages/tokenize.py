@@ -14,12 +14,10 @@ from pipeline.io.work import Out
 from pipeline.models.chat import Chat, TemplateRefusal
 from pipeline.models.load import load_tokenizer
 from pipeline.models.named import named_model
-from pipeline.models.training_tokens import prompt_tokens, response_tokens
+from pipeline.models.training_tokens import NotTrained, PairTokens, pair_tokens
 from pipeline.schemas.base import SPLITS
 from pipeline.schemas.tokens import TOKENS
-from stages.common import Made, Stage, main, map_shards
-
-RESPONSES = ("chosen", "rejected", "gold")
+from stages.common import Made, Stage, check_train_left, main, map_shards
 
 
 def work(stage: Stage) -> None:
@@ -35,7 +33,7 @@ def work(stage: Stage) -> None:
         rows, refused = [], []
         for position, pair in enumerate(pairs[split].records(low, high), start=low):
             try:
-                rows.append(_tokens(chat, pair, params))
+                rows.append(_row(pair["pair_id"], pair_tokens(chat, pair, params)))
             except TemplateRefusal as refusal:
                 refused.append(Refusal(split, position, pair["pair_id"], "chat_template", str(refusal)))
             except NotTrained as refusal:
@@ -48,35 +46,13 @@ def work(stage: Stage) -> None:
     out = Out("tokens", stage.path("data/tokens"), TOKENS)
     refused = map_shards(stage, run, [out], {split: of.shards for split, of in pairs.items()}, make, may_refuse=True)
     tokens = Artifact(out.path, TOKENS)
+    check_train_left(stage, tokens)
     stage.write_metrics({**{split: _metrics(tokens, split) for split in SPLITS}, "refused": refused})
 
 
-class NotTrained(Exception):
-    """A pair whose tokens are too many or too few to be trained on, as the params have it."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _tokens(chat: Chat, pair: dict[str, Any], params: TokenizeParams) -> dict[str, Any]:
-    prompt_ids, prompt_cut = prompt_tokens(chat, pair["prompt"], params)
-    if prompt_cut and params.long_prompts == "refuse":
-        raise NotTrained(
-            "long_prompt", f"{len(prompt_ids) + prompt_cut} tokens, max_prompt_tokens is {params.max_prompt_tokens}"
-        )
-    row: dict[str, Any] = {"pair_id": pair["pair_id"], "prompt_ids": prompt_ids, "prompt_cut": prompt_cut}
-    for name in RESPONSES:
-        if pair[name] is None:
-            continue
-        response = response_tokens(chat, pair[name], params.max_tokens - len(prompt_ids))
-        if (length := len(response.ids) - response.eos) == 0:
-            raise NotTrained("nothing_to_train", f"the {name} response has no token")
-        if length < params.min_response_tokens:
-            raise NotTrained(
-                "short_response",
-                f"the {name} response has {length} tokens, min_response_tokens is {params.min_response_tokens}",
-            )
+def _row(pair_id: str, tokens: PairTokens) -> dict[str, Any]:
+    row: dict[str, Any] = {"pair_id": pair_id, "prompt_ids": tokens.prompt_ids, "prompt_cut": tokens.prompt_cut}
+    for name, response in tokens.responses.items():
         row |= {
             f"{name}_ids": response.ids,
             f"{name}_offsets": [{"start": begin, "end": end} for begin, end in response.offsets],

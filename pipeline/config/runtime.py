@@ -1,4 +1,8 @@
-"""Section `runtime`: what cannot change a result beyond float tolerance. No stage lists it, so it re-runs nothing."""
+"""Section `runtime`: what cannot change a result beyond float tolerance. No stage lists it, so it re-runs nothing.
+
+Of a text that a model writes or samples, float tolerance can be a token, where two are as good as equally likely, and
+what follows it.
+"""
 
 from typing import Annotated, Literal
 

@@ -186,6 +186,8 @@ def _folder(root: Path, run: Run) -> Path:
 
 
 def _check_mixing(path: Path, run: Run) -> None:
+    if (path.parent / _PUBLISHED).is_file():
+        return  # nothing is left to make that could be mixed
     if path.is_file():
         begun = json.loads(path.read_text(encoding="utf-8"))["mixable"]
         for name, value in run.mixable.items():

@@ -77,7 +77,7 @@ def align_response(
     (``chosen`` or ``rejected``) are for messages. With ``eos_weight: mean``, ``renormalize: true``, ``length: trained``
     and every token matched, uniform judge weights come out as 1/T with |y| = T: plain DPO.
 
-    Refused (``no_matched_mass``): a sum of 0 that was to be divided by. Raises :class:`NonFiniteError` for a non-finite
+    Refused (``no_matched_mass``): a sum of 0. Raises :class:`NonFiniteError` for a non-finite
     judge weight, and :class:`DataError` for weights that do not sum to 1 or lists of different lengths.
     """
     where = f"pair {pair_id}, {response} response"
@@ -95,11 +95,12 @@ def align_response(
     matched_mass = float(weights.sum())
     if train.eos and params.eos_weight == "mean" and matched_tokens:
         weights[-1] = matched_mass / matched_tokens
+    total = weights.sum()
+    if total == 0:
+        # Without a weight there is no mean, and a sum of 0 is the log-ratio of a response that nothing is wrong with.
+        detail = f"{response}: {matched_tokens} of {content} trained tokens matched, all with weight 0"
+        return NotAligned(NO_MATCHED_MASS, detail)
     if params.renormalize:
-        total = weights.sum()
-        if total == 0:
-            detail = f"{response}: {matched_tokens} of {content} trained tokens matched, all with weight 0"
-            return NotAligned(NO_MATCHED_MASS, detail)
         weights = weights / total
     return Aligned(
         weights=weights.astype(np.float32),

@@ -18,7 +18,7 @@ from pipeline.models.logps import LogProbModel
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import response_logps
 from pipeline.models.template import TemplateRefusal
-from pipeline.models.training_tokens import prompt_tokens, response_tokens
+from pipeline.models.training_tokens import NotTrained, pair_tokens
 from pipeline.report.plan_disk import Trained, bytes_per_pair, rows_of_response
 from pipeline.schemas.base import RESPONSES
 from pipeline.train.schedule import total_steps
@@ -78,7 +78,7 @@ def plan(
             rendered = asking.render(pair) if isinstance(asking, Renderer) else None
             asked_of_pair = sum(len(ids) for ids in judge_prompts(asking, pair)) if asking else 0
             trained.append(_trained(chat, pair, sections))
-        except (PairRefused, TemplateRefusal):
+        except (PairRefused, TemplateRefusal, NotTrained):
             continue
         asked.append(asked_of_pair)
         if rendered:
@@ -194,13 +194,17 @@ def _tokens(each: float, pairs: int, generated: int = 0) -> str:
 
 
 def _trained(chat: Chat, pair: Mapping[str, Any], sections: Mapping[str, Any]) -> Trained:
-    params = sections["tokenize"]
-    prompt, prompt_cut = prompt_tokens(chat, pair["prompt"], params)
-    room = params.max_tokens - len(prompt)
-    chosen, rejected = (response_tokens(chat, pair[name], room) for name in RESPONSES)
-    gold = None if pair["gold"] is None else len(response_tokens(chat, pair["gold"], room).ids)
-    lengths = len(chosen.ids), len(rejected.ids)
-    return Trained(pair["pair_id"], len(prompt), lengths, gold, bool(prompt_cut or chosen.cut or rejected.cut))
+    """Raises TemplateRefusal, NotTrained."""
+    tokens = pair_tokens(chat, pair, sections["tokenize"])
+    chosen, rejected = (tokens.responses[name] for name in RESPONSES)
+    gold = tokens.responses.get("gold")
+    return Trained(
+        pair["pair_id"],
+        len(tokens.prompt_ids),
+        (len(chosen.ids), len(rejected.ids)),
+        None if gold is None else len(gold.ids),
+        bool(tokens.prompt_cut or chosen.cut or rejected.cut),
+    )
 
 
 def _third_tokens(trained: Sequence[Trained], needs: Collection[str], anchor: int) -> list[int]:

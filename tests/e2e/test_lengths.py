@@ -12,6 +12,15 @@ pytestmark = pytest.mark.e2e
 SIDES = ("chosen", "rejected")
 
 
+def test_no_pair_left_stops_before_the_models(
+    fresh_project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = fresh_project.copy(tmp_path / "repo")
+    project.set({"tokenize.min_response_tokens": 2047})
+    with pytest.raises(SystemExit, match=r"no train pair is left; data/refused/tokenize\.parquet says why"):
+        run(project, monkeypatch, "model", "prepare", "tokenize")
+
+
 def tokens(project: Project) -> pl.DataFrame:
     splits = ("train", "validation", "test")
     return pl.concat([pl.scan_parquet(project.root / "data" / "tokens" / split).collect() for split in splits])

@@ -47,6 +47,7 @@ def test_a_second_run_does_nothing(project: Project) -> None:
         ({"postprocess.sink_tokens": 0}, ["postprocess", "realign", "train", "evaluate", "report"]),
         ({"realign.eos_weight": "mean"}, ["realign", "train", "evaluate", "report"]),
         ({"evaluate.bootstrap_samples": 101}, ["evaluate", "report"]),
+        ({"postprocess.top_tokens": 3}, ["postprocess", "report"]),
         ({"train.objective": "ipo"}, ["needs", "train", "evaluate", "report"]),
         ({"third.seed": 1, "score.gradient": {"norm": 2}}, ["needs"]),
         ({"weights.decay": {"gamma": 0.9}, "realign.flip_seed": 1}, ["needs", "realign"]),

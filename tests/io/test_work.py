@@ -19,7 +19,7 @@ from pipeline.io.atomic import atomic_path
 from pipeline.io.lock import locked
 from pipeline.io.parquet import read_table
 from pipeline.io.refusal import Refusal
-from pipeline.io.work import Out, Run, Work, open_work
+from pipeline.io.work import KEEP, Out, Run, Work, open_work
 from pipeline.schemas.reference import REFERENCE
 from pipeline.schemas.refused import REFUSED
 
@@ -96,6 +96,20 @@ def test_another_device_is_refused_unless_mixing_is_allowed(tmp_path: Path) -> N
         pass
     with open_work(tmp_path, Run(**{**other.__dict__, "allow_mixed": True}), []):
         pass
+
+
+def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / KEEP).touch()
+    with open_work(tmp_path, run(), [out(tmp_path)]) as work:
+        work.write("train", 0, 1, (0, 2), {"reference": table(0)})
+        work.publish({"train": 1})
+        begun = (work.folder / "run.json").read_bytes()
+    other = Run("reference", {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cuda"})
+    with open_work(tmp_path, other, [out(tmp_path)]) as work:
+        assert work.missing("train", 1) == []
+        work.publish({"train": 1})
+        assert (work.folder / "run.json").read_bytes() == begun
 
 
 def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
