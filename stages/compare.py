@@ -90,7 +90,10 @@ def _without_seeds(value: Any) -> Any:
 
 
 def _shown(params: dict[str, Any]) -> dict[str, Any]:
-    return {name: section for name, section in params.items() if name not in ("runtime", "report")}
+    """Without what changes no row, and without the prompts, which are those of the test pairs."""
+    kept = {name: section for name, section in params.items() if name not in ("runtime", "report")}
+    asked = {name: value for name, value in kept.get("evaluate", {}).items() if name != "prompts"}
+    return {**kept, **({"evaluate": asked} if asked else {})}
 
 
 def _read(folder: Path) -> Row:

@@ -218,14 +218,10 @@ class ObjectiveSpec:
     """The strictest; `weights_of` says what its settings make of it."""
     kl: Divergence = "forward"
     """Which KL it takes, where it needs `ref_model`."""
-    uses_beta: bool = True
-    """Whether the loss depends on `train.beta`."""
 
 
-def _spec(
-    settings: type[Settings], weights: WeightKind, *needs: Need, kl: Divergence = "forward", uses_beta: bool = True
-) -> ObjectiveSpec:
-    return ObjectiveSpec(settings, frozenset(needs), weights, kl, uses_beta)
+def _spec(settings: type[Settings], weights: WeightKind, *needs: Need, kl: Divergence = "forward") -> ObjectiveSpec:
+    return ObjectiveSpec(settings, frozenset(needs), weights, kl)
 
 
 SPECS: dict[str, ObjectiveSpec] = {
@@ -238,13 +234,13 @@ SPECS: dict[str, ObjectiveSpec] = {
     "cpo": _spec(CpoSettings, "any"),
     "orpo": _spec(OrpoSettings, "nonnegative"),
     "simpo": _spec(SimpoSettings, "nonnegative"),
-    "rrhf": _spec(RrhfSettings, "nonnegative", uses_beta=False),
-    "slic": _spec(SlicSettings, "any", uses_beta=False),
+    "rrhf": _spec(RrhfSettings, "nonnegative"),
+    "slic": _spec(SlicSettings, "any"),
     "tpo": _spec(TpoSettings, "nonnegative", "gold"),
     "tdpo1": _spec(NoSettings, "any", "ref_logps", "ref_model"),
     "tdpo2": _spec(Tdpo2Settings, "any", "ref_logps", "ref_model"),
     "tisdpo": _spec(TisdpoSettings, "any", "ref_logps", "ref_model", kl="reverse"),
-    "sepo": _spec(SepoSettings, "mask", uses_beta=False),
+    "sepo": _spec(SepoSettings, "mask"),
     "cdpo_positionwise": _spec(NoSettings, "any", "ref_logps"),
     "tidpo": _spec(TidpoSettings, "any", "ref_logps", "anchor"),
     "tidpo_tdpo2": _spec(TidpoTdpo2Settings, "any", "ref_logps", "ref_model", "anchor"),

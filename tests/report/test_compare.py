@@ -88,6 +88,7 @@ def test_rows_are_seeds_of_each_other_where_nothing_else_differs() -> None:
     params = [{"train": {"seed": seed, "beta": beta}} for seed, beta in ((1, 0.1), (2, 0.1), (1, 0.2))]
     rows = [row(name, 0.5, 0.0) for name in ("a", "b", "c")]
     assert by_seeds(rows, params) == [rows[:2]]
+    assert by_seeds(rows, [{**of, "runtime": {"threads": place}} for place, of in enumerate(params)]) == [rows[:2]]
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:

@@ -84,11 +84,12 @@ def test_the_last_token_moves_only_what_follows_it(target: str) -> None:
             assert response.prompt_score > 0
 
 
-def test_other_pairs_in_a_row_change_nothing() -> None:
-    alone = scored("mistral", budget=1)
+@pytest.mark.parametrize("target", TARGETS)
+def test_other_pairs_in_a_row_change_nothing(target: str) -> None:
+    alone = scored("mistral", budget=1, target=target)
     model = LogProbModel(tiny.model("mistral"))
     for budget in (25, 60, 1000):
-        source = GradientSource(model, GradientScores(), tiny.budget(budget))
+        source = GradientSource(model, GradientScores(target=target), tiny.budget(budget))
         backwards = all_scored(source.run(pairs()[::-1], ignore))[::-1]
         for one, other in zip(alone, backwards, strict=True):
             np.testing.assert_allclose(one.chosen.scores, other.chosen.scores, rtol=1e-4, atol=1e-6)
