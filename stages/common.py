@@ -140,7 +140,7 @@ def map_shards(
 def check_train_left(stage: Stage, out: Artifact) -> None:
     """Raises DataError where a stage has refused every train pair: hours of those that follow would be for nothing."""
     if not any(len(shard.table(["pair_id"])) for shard in out.shards("train")):
-        raise DataError(f"{out.path}: no train pair is left; data/refused/{stage.name}.parquet says why")
+        raise DataError(f"no train pair is left; data/refused/{stage.name}.parquet says why")
 
 
 def skip(stage: Stage, outs: Sequence[Out], plan: Plan, why: str, may_refuse: bool = False) -> None:

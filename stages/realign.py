@@ -44,9 +44,9 @@ def work(stage: Stage) -> None:
     else:
         by_characters, refused = False, _from_scores(stage, params, source, tokens, out, plan)
     aligned = Artifact(out.path, ALIGNED)
-    check_train_left(stage, aligned)
     metrics = {split: _metrics(aligned, split) for split in SPLITS}
     stage.write_metrics({"source": source.source, "by_characters": by_characters, **metrics, "refused": refused})
+    check_train_left(stage, aligned)
     for message in few_matched(metrics):
         _log.warning(message)
 

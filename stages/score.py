@@ -76,8 +76,8 @@ def work(stage: Stage) -> None:
     devices = stage.worker_devices(device, each=each)
     refused = map_model_shards(stage, run, [out], plan, open_maker, devices, may_refuse=True)
     scores = Artifact(out.path, SCORES)
-    check_train_left(stage, scores)
     stage.write_metrics({"source": source, **{split: _metrics(scores, split) for split in SPLITS}, "refused": refused})
+    check_train_left(stage, scores)
 
 
 def _models(stage: Stage, roles: Iterable[str]) -> dict[str, dict[str, str | None]]:

@@ -75,8 +75,8 @@ def work(stage: Stage) -> None:
     refused = map_model_shards(stage, run, [out], plan, open_maker, stage.worker_devices(device), may_refuse=True)
     third = Artifact(out.path, THIRD)
     pairs = {split: sum(len(shard.table(["pair_id"])) for shard in third.shards(split)) for split in READ}
-    check_train_left(stage, third)
     stage.write_metrics({"kind": kind, "pairs": pairs, "refused": refused})
+    check_train_left(stage, third)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,8 @@ def work(stage: Stage) -> None:
     out = Out("tokens", stage.path("data/tokens"), TOKENS)
     refused = map_shards(stage, run, [out], {split: of.shards for split, of in pairs.items()}, make, may_refuse=True)
     tokens = Artifact(out.path, TOKENS)
-    check_train_left(stage, tokens)
     stage.write_metrics({**{split: _metrics(tokens, split) for split in SPLITS}, "refused": refused})
+    check_train_left(stage, tokens)
 
 
 def _row(pair_id: str, tokens: PairTokens) -> dict[str, Any]:

@@ -144,10 +144,12 @@ def test_scores_of_another_source_are_not_weighed(
 def test_a_judge_that_writes_no_list_costs_no_work(
     tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A random model's answers are no lists: every pair is refused with a reason, and training says where to look."""
+    """A random model's answers are no lists: every pair is refused with a reason, and no stage goes on from there."""
     project = tokenized.copy(tmp_path / "repo")
     project.set({"weights.source": "verbalized", "score.verbalized": {"max_new_tokens": 8, "min_matched": 0.9}})
-    run(project, monkeypatch, *MAKING)
+    run(project, monkeypatch, *MAKING[: MAKING.index("score")])
+    with pytest.raises(SystemExit, match=r"no train pair is left; data/refused/score\.parquet says why"):
+        run(project, monkeypatch, "score")
     metrics = json.loads((project.root / "reports" / "metrics" / "score.json").read_text())
     assert metrics["train"]["pairs"] == 0
     assert sum(metrics["refused"].values()) > 0
@@ -156,8 +158,6 @@ def test_a_judge_that_writes_no_list_costs_no_work(
     joined = refused.filter(pl.col("split") == "train").join(pairs.with_columns(pl.col("row").cast(pl.Int64)), on="row")
     assert len(joined) > 0
     assert joined["pair_id"].to_list() == joined["pair_id_right"].to_list()
-    with pytest.raises(SystemExit, match="no usable pair; data/refused/ says why"):
-        run(project, monkeypatch, "train")
 
 
 def test_flipped_labels_leave_attention_and_reference_alone(
