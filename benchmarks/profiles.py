@@ -13,7 +13,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib import import_module
 from pathlib import Path
@@ -53,8 +53,8 @@ MOVED = 0.02
 """Of each matrix's own standard deviation, added to the weights of a copy: models with something to contrast."""
 
 
-def run(names: Sequence[str], pairs: int) -> list[dict[str, Any]]:
-    """One entry for each profile, in the order of `names`."""
+def run(names: Sequence[str], pairs: int) -> Iterator[dict[str, Any]]:
+    """One entry for each profile, in the order of `names`, as soon as it is there."""
     with tempfile.TemporaryDirectory(prefix="profiles-") as temporary:
         root = Path(temporary)
         _prepare(root, pairs)
@@ -63,7 +63,8 @@ def run(names: Sequence[str], pairs: int) -> list[dict[str, Any]]:
         _stages(root, ("model", "prepare"))
         for role, seed in (("positive", 1), ("negative", 2), ("other-judge", 3)):
             _moved_copy(root, role, seed)
-        return [_profile(root, base, name) for name in names]
+        for name in names:
+            yield _profile(root, base, name)
 
 
 def _prepare(root: Path, pairs: int) -> None:
@@ -142,19 +143,21 @@ def _main() -> None:
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(every)):
         parser.error(f"no such method: {', '.join(unknown)}; there are {', '.join(every)}")
-    found = run(given.names or every, given.pairs)
-    for of in found:
-        print(json.dumps(of))
-    if given.save:
-        facts = {
-            "command": f"python -m benchmarks.profiles --pairs {given.pairs}",
-            "date": date.today().isoformat(),
-            "versions": library_versions(),
-            "machine": platform.machine(),
-            "pairs": given.pairs,
-        }
-        path = ROOT / "benchmarks" / "results" / "profiles-cpu.json"
-        path.write_text(json.dumps({**facts, "profiles": found}, indent=1) + "\n", encoding="utf-8")
+    facts = {
+        "command": " ".join(["python -m benchmarks.profiles", f"--pairs {given.pairs}", *given.names]),
+        "date": date.today().isoformat(),
+        "versions": library_versions(),
+        "machine": platform.machine(),
+        "pairs": given.pairs,
+    }
+    found = []
+    for of in run(given.names or every, given.pairs):
+        print(json.dumps(of), flush=True)
+        found.append(of)
+        if given.save:
+            # After each one: an hour's run that is cut off has not been for nothing.
+            path = ROOT / "benchmarks" / "results" / "profiles-cpu.json"
+            path.write_text(json.dumps({**facts, "profiles": found}, indent=1) + "\n", encoding="utf-8")
     sys.exit(any("failed" in of for of in found))
 
 
