@@ -163,16 +163,16 @@ def test_every_reason_is_said_somewhere_above() -> None:
     ],
 )
 def test_hostile_answers_take_no_time(answer: str) -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(AnswerRefused):
         parse_parts(answer)
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_long_answers_take_no_time() -> None:
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(parse_parts("[" + ",".join(['{"a", 1}'] * 20_000) + "]")) == 20_000
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 @pytest.mark.parametrize("answer", ['[{"a secret", 9}]', 'a secret [{"a", 1}]', '[{"a secret", 1} secret]'])
