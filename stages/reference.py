@@ -18,12 +18,10 @@ from pipeline.models.logps import LogProbModel
 from pipeline.models.named import named_model
 from pipeline.models.packed.layout import Prompted
 from pipeline.models.response_logps import item_lengths, response_logps
-from pipeline.schemas.base import SPLITS
+from pipeline.schemas.base import RESPONSES, SPLITS
 from pipeline.schemas.reference import REFERENCE
-from pipeline.schemas.tokens import TOKENS
+from pipeline.schemas.tokens import TOKENS, TRAINED
 from stages.common import Made, Maker, Report, Stage, main, map_model_shards, skip
-
-RESPONSES = ("chosen", "rejected", "gold")
 
 
 def work(stage: Stage) -> None:
@@ -51,7 +49,7 @@ def work(stage: Stage) -> None:
 
         def make(split: str, shard: int, report: Report) -> Made:
             rows = list(shards[split][shard].records())
-            names = [[name for name in RESPONSES if row[f"{name}_ids"] is not None] for row in rows]
+            names = [[name for name in TRAINED if row[f"{name}_ids"] is not None] for row in rows]
             items = [
                 Prompted(row["prompt_ids"], [row[f"{name}_ids"] for name in given])
                 for row, given in zip(rows, names, strict=True)
@@ -85,8 +83,8 @@ def _metrics(reference: Artifact, split: str) -> dict[str, float]:
         return {}
     return {
         f"{name}_logp_mean": float(np.concatenate(arrays_of(table[f"{name}_logps"])).mean(dtype=np.float64))
-        for name in ("chosen", "rejected")
-    } | {"tokens": sum(pc.sum(pc.list_value_length(table[f"{name}_logps"])).as_py() for name in ("chosen", "rejected"))}
+        for name in RESPONSES
+    } | {"tokens": sum(pc.sum(pc.list_value_length(table[f"{name}_logps"])).as_py() for name in RESPONSES)}
 
 
 if __name__ == "__main__":

@@ -78,6 +78,15 @@ class Work:
         """The shards that are still to be made."""
         return [shard for shard in range(shards) if not self.is_done(split, shard)]
 
+    def is_published(self) -> bool:
+        """Whether it was published, and every file of it is still there."""
+        marker = self.folder / _PUBLISHED
+        if not marker.is_file():
+            return False
+        # Empty where an earlier version wrote it: then the files are taken to be there.
+        shards: dict[str, int] = json.loads(marker.read_text(encoding="utf-8") or "{}")
+        return not any(self.missing(split, number) for split, number in shards.items())
+
     def write(
         self,
         split: str,
@@ -120,7 +129,7 @@ class Work:
         merged = pa.concat_tables(tables) if tables else REFUSED.empty_table()
         if self.refused is not None:
             write_table(self.refused, merged, {"artifact": "refused", "key": self.run.key, "schema_version": VERSION})
-        (self.folder / _PUBLISHED).touch()
+        write_json(self.folder / _PUBLISHED, dict(shards))
         return count_reasons(merged["reason"].to_pylist())
 
     def _publish_folder(self, out: Out, shards: Mapping[str, int]) -> None:
@@ -147,11 +156,13 @@ def open_work(root: Path, run: Run, outs: Sequence[Out], refused: Path | None = 
     sweep_published(root, keep=run.stage)
     folder = _folder(root, run)
     with locked(folder / "lock.json"):
-        _check_mixing(folder / _RUN, run)
+        work = Work(folder, run, outs, refused)
+        if not work.is_published():  # else nothing is left to make that could be mixed
+            _check_mixing(folder / _RUN, run)
         done = sum(1 for _ in folder.glob("refused/*/part-*.parquet"))
         if done:
             _log.info("resuming %s: %d finished shards in %s", run.stage, done, folder)
-        yield Work(folder, run, outs, refused)
+        yield work
 
 
 def join_work(root: Path, run: Run, outs: Sequence[Out]) -> Work:
@@ -186,8 +197,6 @@ def _folder(root: Path, run: Run) -> Path:
 
 
 def _check_mixing(path: Path, run: Run) -> None:
-    if (path.parent / _PUBLISHED).is_file():
-        return  # nothing is left to make that could be mixed
     if path.is_file():
         begun = json.loads(path.read_text(encoding="utf-8"))["mixable"]
         for name, value in run.mixable.items():

@@ -6,9 +6,9 @@ from typing import Any
 
 from pipeline.config.tokenize import TokenizeParams
 from pipeline.models.chat import Chat
+from pipeline.schemas.tokens import TRAINED
 
 Span = tuple[int, int]
-RESPONSES = ("chosen", "rejected", "gold")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def pair_tokens(chat: Chat, pair: Mapping[str, Any], params: TokenizeParams) -> 
             "long_prompt", f"{len(prompt_ids) + prompt_cut} tokens, max_prompt_tokens is {params.max_prompt_tokens}"
         )
     room = params.max_tokens - len(prompt_ids)
-    responses = {name: response_tokens(chat, pair[name], room) for name in RESPONSES if pair[name] is not None}
+    responses = {name: response_tokens(chat, pair[name], room) for name in TRAINED if pair[name] is not None}
     for name, response in responses.items():
         if (length := len(response.ids) - response.eos) == 0:
             raise NotTrained("nothing_to_train", f"the {name} response has no token")

@@ -2,7 +2,10 @@
 
 import pyarrow as pa
 
-from pipeline.schemas.base import OFFSETS, TOKEN_IDS, column
+from pipeline.schemas.base import OFFSETS, RESPONSES, TOKEN_IDS, column
+
+TRAINED = (*RESPONSES, "gold")
+"""Responses that a pair may be trained on; the third only where the data has one."""
 
 
 def _response(name: str, nullable: bool = False) -> list[pa.Field]:

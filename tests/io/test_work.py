@@ -112,6 +112,18 @@ def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
         assert (work.folder / "run.json").read_bytes() == begun
 
 
+def test_a_lost_shard_of_finished_work_is_not_made_on_another_device(tmp_path: Path) -> None:
+    (tmp_path / ".work").mkdir()
+    (tmp_path / ".work" / KEEP).touch()
+    with open_work(tmp_path, run(), [out(tmp_path)]) as work:
+        work.write("train", 0, 1, (0, 2), {"reference": table(0)})
+        work.publish({"train": 1})
+        (work.folder / "reference" / "train" / "part-00000.parquet").unlink()
+    other = Run("reference", {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cuda"})
+    with pytest.raises(ShardError, match="device cpu, now cuda"), open_work(tmp_path, other, [out(tmp_path)]):
+        pass
+
+
 def test_a_second_writer_is_refused_by_name(tmp_path: Path) -> None:
     with (
         locked(tmp_path / "lock.json"),
