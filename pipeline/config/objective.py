@@ -100,6 +100,10 @@ class RdpoSettings(Settings):
 class OrpoSettings(MeanSettings):
     """ORPO; beta is its lambda."""
 
+    nll: Literal["plain", "weighted"] = "plain"
+    """Of the chosen response, beside the odds: the mean over its tokens, or the mean that the odds are of, in which a
+    token counts as its weight has it (code of D2PO, METHODS 4.5)."""
+
     def against_negative(self) -> str:
         return "takes the odds of a mean log-prob, which must be below 0"
 

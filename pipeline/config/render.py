@@ -13,7 +13,8 @@ class RenderParams(Section):
     spans: Literal["exact", "official_trim"] = "exact"
     """`exact`: every response character is covered. `official_trim`: its last tokens are dropped, as in the code."""
     official_trim_tokens: Annotated[int, Field(ge=0)] = 2
-    """Tokens that `official_trim` drops from the end of each response (Llama-3 and Mistral 2, Gemma 0)."""
+    """Tokens that `official_trim` drops from the end of each response, of which one always stays. The code's patterns
+    lose 1 or 2 with Llama-3 and Mistral, by how the line end before the delimiter is tokenized, and none with Gemma."""
     max_tokens: Annotated[int, Field(ge=1)] = 2048
     """A judge prompt of this many tokens or more is cut."""
     answer_tokens: Annotated[int, Field(ge=1)] = 768

@@ -141,8 +141,8 @@ def _check_rounds(first: Round, second: Round) -> None:
 
 
 def _trimmed(of: Round, tokens: int) -> Round:
-    """A round whose spans end `tokens` tokens earlier (METHODS A6)."""
-    lengths = {name: max(0, end - start - tokens) for name, (start, end) in of.spans.items()}
+    """A round whose spans end `tokens` tokens earlier, a first token always left, as in the code (METHODS A6)."""
+    lengths = {name: max(min(1, end - start), end - start - tokens) for name, (start, end) in of.spans.items()}
     return replace(
         of,
         spans={name: (of.spans[name][0], of.spans[name][0] + length) for name, length in lengths.items()},

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config.objective import OrpoSettings
-from pipeline.objectives.likelihood import with_nll
+from pipeline.objectives.likelihood import nll
 from pipeline.objectives.response import PairLosses, Pairs, mean_over
 from pipeline.objectives.sigmoid import preference_loss
 
@@ -12,12 +12,14 @@ from pipeline.objectives.sigmoid import preference_loss
 def orpo(pairs: Pairs, beta: float, settings: OrpoSettings) -> PairLosses:
     """L = NLL(y_w) - lambda log sigma(logodds(A_w) - logodds(A_l)), per pair; beta is lambda. No reference.
 
-    logodds(A) = A - log(1 - e^A), A the weighted mean of log-probs. The NLL is the mean over the response's tokens; the
-    official code and TRL take it over prompt and response. Rewards are lambda A, as in TRL.
+    logodds(A) = A - log(1 - e^A), A the weighted mean of log-probs. The NLL is the mean over the response's tokens, or
+    -A_w where `nll` is weighted (D2PO); the official code and TRL take it over prompt and response. Rewards are
+    lambda A, as in TRL.
     """
     chosen, rejected = (mean_over(settings.divide_by, side, side.logps) for side in (pairs.chosen, pairs.rejected))
     odds = preference_loss(log_odds(chosen), log_odds(rejected))
-    return with_nll(PairLosses(beta * odds.losses, beta * chosen, beta * rejected), pairs.chosen, 1.0, "mean")
+    likelihood = -chosen if settings.nll == "weighted" else nll(pairs.chosen, "mean")
+    return PairLosses(likelihood + beta * odds.losses, beta * chosen, beta * rejected)
 
 
 def log_odds(logps: Tensor) -> Tensor:

@@ -67,11 +67,23 @@ def test_official_trim_drops_the_last_tokens_alone(
     check_against_bytes(tokenizer, prompt, PLAIN, question_text(PLAIN["prompt"]), renderer.render(PLAIN), trimmed=3)
 
 
-def test_official_trim_of_a_short_answer_leaves_nothing(default_tokenizer: Any, prompt: PromptTemplate) -> None:
+@pytest.mark.parametrize("short", ["No.", "No", "No, no"])
+def test_official_trim_leaves_the_first_token_of_a_short_answer(
+    short: str, default_tokenizer: Any, prompt: PromptTemplate
+) -> None:
+    renderer = Renderer(Chat(default_tokenizer), prompt, RenderParams(spans="official_trim"))
+    judged = renderer.render(PLAIN | {"rejected": short})
+    for of in judged.rounds:
+        start, end = of.spans["rejected"]
+        assert end - start == len(of.offsets["rejected"]) == 1
+        assert short.startswith(default_tokenizer.decode(of.input_ids[start:end]))
+
+
+def test_official_trim_of_an_answer_without_a_token_is_refused(default_tokenizer: Any, prompt: PromptTemplate) -> None:
     renderer = Renderer(Chat(default_tokenizer), prompt, RenderParams(spans="official_trim"))
     with pytest.raises(PairRefused, match="empty_span") as refused:
-        renderer.render(PLAIN | {"rejected": "No."})
-    assert refused.value.detail == "rejected: 3 characters, 0 tokens cut"
+        renderer.render(PLAIN | {"rejected": ""})
+    assert refused.value.detail == "rejected: 0 characters, 0 tokens cut"
 
 
 @pytest.mark.parametrize("name", ["default", *BUILT])

@@ -18,6 +18,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("cpo", {"nll_weight": 0.6, "nll": "sum"}),
     ("orpo", {}),
     ("orpo", {"divide_by": "tokens"}),
+    ("orpo", {"divide_by": "tokens", "nll": "weighted"}),
     ("simpo", {"gamma": 0.3}),
     ("simpo", {"gamma": 0.3, "divide_by": "tokens"}),
     ("rrhf", {"nll_weight": 0.4, "nll": "mean"}),

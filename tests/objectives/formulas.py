@@ -82,7 +82,8 @@ def cpo(pair: Pair, beta: float, settings: Any) -> Made:
 def orpo(pair: Pair, beta: float, settings: Any) -> Made:
     win, lose = (mean_over(settings.divide_by, side, side.logps) for side in (pair.chosen, pair.rejected))
     odds = [np.exp(a) / (1 - np.exp(a)) for a in (win, lose)]
-    return nll(pair.chosen, "mean") - beta * log_sigma(float(np.log(odds[0] / odds[1]))), beta * win, beta * lose
+    likelihood = nll(pair.chosen, "mean") if settings.nll == "plain" else -win
+    return likelihood - beta * log_sigma(float(np.log(odds[0] / odds[1]))), beta * win, beta * lose
 
 
 def simpo(pair: Pair, beta: float, settings: Any) -> Made:
