@@ -1,6 +1,8 @@
 """Rows of the matrix of weight sources and objectives, through all stages, on sample pairs and a tiny random model."""
 
 import json
+import re
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,10 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from pipeline.io.parquet import read_facts
+from pipeline.models.generation.base import Answer, OnAnswers
 from stages.common import main
 from tests.e2e.conftest import Project
 
@@ -34,7 +38,8 @@ ROWS: dict[str, dict[str, Any]] = {
     },
     "ti-dpo, code": {
         "weights.source": "gradient",
-        "weights.gradient": {"span": "sequence", "scale": "mean1"},
+        "weights.gradient": {"span": "sequence", "scale": "mean1", "prior_width": 8.0, "prior_min_sigma": 1.0},
+        "score.gradient": {"target": "after_last"},
         "train.objective": "tidpo_tdpo2",
     },
     "ti-dpo, neither saliency nor triplet": {
@@ -107,13 +112,7 @@ def test_a_row_goes_through_all_stages(
     project = tokenized.copy(tmp_path / "repo")
     project.set(ROWS[row])
     run(project, monkeypatch, *MAKING, "train", "evaluate")
-    metrics = json.loads((project.root / "reports" / "metrics" / "train.json").read_text())
-    assert metrics["steps"] == 2
-    assert np.isfinite(metrics["last_tenth"]["loss"])
-    evaluated = json.loads((project.root / "reports" / "metrics" / "evaluate.json").read_text())
-    assert evaluated["pairs"] > 0
-    aligned = pl.scan_parquet(project.root / "data" / "aligned" / "train").collect()
-    assert len(aligned) > 0
+    check_trained(project)
     for name in ("judge", "attention", "weights", *IDLE.get(row, ())):
         assert read_facts(project.root / "data" / name / "train" / "part-00000.parquet")["skipped"]
     if row in SHOWN:
@@ -121,6 +120,84 @@ def test_a_row_goes_through_all_stages(
         page = (project.root / "reports" / "index.md").read_text(encoding="utf-8")
         assert f"from source `{ROWS[row]['weights.source']}`" in page
         assert "No judge was asked" in page
+
+
+def check_trained(project: Project) -> pl.DataFrame:
+    """Two steps, an evaluation, and weights of what was trained on, which are returned."""
+    metrics = json.loads((project.root / "reports" / "metrics" / "train.json").read_text())
+    assert metrics["steps"] == 2
+    assert np.isfinite(metrics["last_tenth"]["loss"])
+    evaluated = json.loads((project.root / "reports" / "metrics" / "evaluate.json").read_text())
+    assert evaluated["pairs"] > 0
+    aligned = pl.scan_parquet(project.root / "data" / "aligned" / "train").collect()
+    assert len(aligned) > 0
+    return aligned
+
+
+def test_rollout_goes_through_all_stages(tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    project.set({"extract.source": "rollout"})
+    run(project, monkeypatch, *MAKING, "train", "evaluate")
+    check_trained(project)
+    rows = pl.scan_parquet(project.root / "data" / "attention" / "train").collect()
+    assert set(rows["source"]) == {"rollout"}
+
+
+class ScriptedJudge:
+    """A Generator that splits each response into words and scores them 1, 2, 3, 4, 5, 1, …; every fourth pair's
+    rejected response has no answer that can be read."""
+
+    context = 4096
+
+    def __init__(self, project: Project, stops: Collection[int]) -> None:
+        self._tokenizer = AutoTokenizer.from_pretrained(project.root / "tiny")
+        self._stop = min(stops)
+        pairs = pl.scan_parquet(project.root / "data" / "pairs" / "*.parquet").collect().to_dicts()
+        self._texts = {
+            f"pair {pair['pair_id']}, {side} response": pair[side] for pair in pairs for side in ("chosen", "rejected")
+        }
+        self.unread = {f"pair {pair['pair_id']}, rejected response" for pair in pairs[::4]}
+
+    def answers(
+        self, prompts: Sequence[Sequence[int]], names: Sequence[str], on_answers: OnAnswers | None = None
+    ) -> list[Answer]:
+        return [self._answer(name) for name in names]
+
+    def _answer(self, name: str) -> Answer:
+        words = re.findall(r"\s*\S+\s*", self._texts[name])
+        parts = ", ".join(f"{{{json.dumps(word)}, {1 + place % 5}}}" for place, word in enumerate(words))
+        said = "I cannot." if name in self.unread else f"[{parts}]"
+        return Answer(self._tokenizer(said, add_special_tokens=False)["input_ids"], self._stop)
+
+
+def test_scores_that_a_judge_says_go_through_all_stages(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    project.set({"weights.source": "verbalized"})
+    judges = []
+
+    def open_scripted(manifest: Any, stops: Collection[int], *rest: Any) -> ScriptedJudge:
+        judges.append(ScriptedJudge(project, stops))
+        return judges[-1]
+
+    monkeypatch.setattr("pipeline.weights.sources.registry.open_generator", open_scripted)
+    run(project, monkeypatch, *MAKING, "train", "evaluate")
+    aligned = check_trained(project)
+    unread = {name.split()[1].rstrip(",") for name in judges[0].unread}
+    assert not unread & set(aligned["pair_id"])
+    refused = pl.read_parquet(project.root / "data" / "refused" / "score.parquet")
+    assert set(refused["pair_id"]) == unread
+    assert set(refused["reason"]) == {"no_list"}
+    found = set()
+    for weights in aligned["chosen_weights"]:
+        # Scores over their sum: the first word's, 1, tells what all of them were.
+        assert weights.sum() == pytest.approx(1.0, abs=1e-5)
+        scores = weights.to_numpy() / weights[0]
+        np.testing.assert_allclose(scores, np.round(scores), atol=1e-4)
+        found |= set(np.round(scores).astype(int))
+    assert found <= {0, 1, 2, 3, 4, 5}
+    assert {1, 2, 3, 4, 5} <= found
 
 
 def test_scores_of_another_source_are_not_weighed(
