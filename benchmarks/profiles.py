@@ -43,6 +43,7 @@ SHORT: dict[str, Any] = {
     "train": {
         "max_steps": 2,
         "warmup_ratio": 0.0,
+        "warmup_steps": None,
         "global_batch_pairs": 4,
         "eval_every_steps": 9,
         "checkpoint_every_steps": 9,

@@ -44,7 +44,13 @@ class TrainParams(Section):
     adam_beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.999
     adam_epsilon: Positive = 1e-8
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """Of the learning rate after its warmup. cosine: half of one, down to 0. constant: the code of TDPO, TI-DPO and
+    TIS-DPO, with its warmup (`pipeline.train.schedule`)."""
     warmup_ratio: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Of all steps, rounded up."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """In place of `warmup_ratio`."""
     max_grad_norm: Positive = 1.0
     epochs: Count = 1
     max_steps: Count | None = None

@@ -71,7 +71,7 @@ class Learner:
                 (torch.dot(outcome.losses, batch.pair_weights) / self._params.global_batch_pairs).backward()
         means = figures.means(step)
         norm = self._clip([pair.pair_id for pair in pairs], step)
-        rate = learning_rate(step, self._total_steps, self._params.warmup_ratio, self._params.learning_rate)
+        rate = learning_rate(step, self._total_steps, self._params)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()

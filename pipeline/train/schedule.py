@@ -1,15 +1,21 @@
-"""Learning rate by step: linear warmup, then half a cosine down to 0. Without state: nothing has to be saved."""
+"""Learning rate by step. Without state: nothing has to be saved."""
 
 import math
 
+from pipeline.config.train import TrainParams
 
-def learning_rate(step: int, total_steps: int, warmup_ratio: float, peak: float) -> float:
-    """Rate of the optimizer step number `step`, counted from 0.
 
-    The values are those of `transformers.get_cosine_schedule_with_warmup`, which the official code trains with: the
-    first step of a warmup has rate 0. Warmup lasts ceil(total_steps * warmup_ratio) steps.
+def learning_rate(step: int, total_steps: int, params: TrainParams) -> float:
+    """Rate of the optimizer step number `step`, counted from 0: a linear warmup, then `params.schedule`.
+
+    cosine: the values of `transformers.get_cosine_schedule_with_warmup`, which the official code of AttentionPO trains
+    with: the first step of a warmup has rate 0, and the rate ends at 0.
+    constant: min(1, (step + 1) / (warmup + 1)) of the peak, as the code of TDPO, TI-DPO and TIS-DPO has it.
     """
-    warmup = math.ceil(total_steps * warmup_ratio)
+    warmup = math.ceil(total_steps * params.warmup_ratio) if params.warmup_steps is None else params.warmup_steps
+    peak = params.learning_rate
+    if params.schedule == "constant":
+        return peak * min(1.0, (step + 1) / (warmup + 1))
     if step < warmup:
         return peak * step / warmup
     progress = (step - warmup) / max(1, total_steps - warmup)

@@ -150,8 +150,40 @@ def test_tis_dpo_as_its_paper_and_as_its_release_have_it() -> None:
 
 def test_code_that_trains_with_rmsprop() -> None:
     """METHODS 3.2, 4.1, 4.2."""
-    found = {name for name in METHODS if read_profile(FOLDER, name)["train"]["optimizer"] == "rmsprop"}
-    assert found == {"tdpo1", "tdpo2", "ti-dpo-code", "tis-dpo-code", "tis-dpo-config", "tis-dpo-code-kl"}
+    keys = ("optimizer", "schedule", "warmup_steps", "max_grad_norm")
+    found = {name: tuple(read_profile(FOLDER, name)["train"][key] for key in keys) for name in METHODS}
+    of_code = ("rmsprop", "constant", 150, 10.0)
+    names = {"tdpo1", "tdpo2", "ti-dpo-code", "tis-dpo-code", "tis-dpo-config", "tis-dpo-code-kl"}
+    assert {name for name, values in found.items() if values == of_code} == names
+    assert {values for name, values in found.items() if name not in names} == {("adamw", "cosine", None, 1.0)}
+
+
+@pytest.mark.parametrize(
+    ("name", "objective", "beta", "settings"),
+    [
+        ("dpo", "dpo", 0.1, {}),
+        ("with-len-norm", "twdpo_length_normalized", 2.0, {}),
+        ("ipo", "ipo", 0.1, {"form": "mean", "divide_by": "weights"}),
+        ("kto", "kto", 0.1, {"desirable_weight": 1.0, "undesirable_weight": 1.0}),
+        ("rdpo", "rdpo", 0.1, {"alpha": 0.05}),
+        ("cpo", "cpo", 0.1, {"nll_weight": 1.0, "nll": "mean"}),
+        ("orpo", "orpo", 0.1, {"divide_by": "weights", "nll": "plain"}),
+        ("simpo", "simpo", 2.5, {"gamma": 1.375, "divide_by": "weights"}),
+        ("rrhf", "rrhf", 0.1, {"nll_weight": 1.0, "nll": "mean"}),
+        ("slic-hf", "slic", 0.1, {"delta": 1.0, "nll_weight": 0.1, "nll": "sum"}),
+        ("tdpo1", "tdpo1", 0.1, {}),
+        ("tdpo2", "tdpo2", 0.1, {"alpha": 0.5}),
+        ("tpo", "tpo", 0.01, {"nll_weight": 1.0, "nll": "mean", "length_normalized": False, "gamma": 0.5}),
+        ("sepo", "sepo", 0.1, {"scale": 1.0}),
+        ("d2po-orpo", "orpo", 0.1, {"divide_by": "tokens", "nll": "weighted"}),
+    ],
+)
+def test_objective_beta_and_settings_of_a_method(
+    name: str, objective: str, beta: float, settings: dict[str, Any]
+) -> None:
+    """METHODS 2.1, 4.1, 4.3, 4.5 and 5: what each method's own code and paper, or SimPO's protocol, have."""
+    train = read_profile(FOLDER, name)["train"]
+    assert (train["objective"], train["beta"], train["settings"]) == (objective, beta, settings)
 
 
 def test_the_other_methods_have_the_values_of_their_papers() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.check import check_all
+from pipeline.config.load import read_params
 from pipeline.config.profile import apply_profile, read_profile
 from pipeline.errors import ConfigError
 
@@ -33,12 +34,32 @@ def test_a_profile_changes_what_it_names_and_nothing_else(copy: Path) -> None:
     assert apply_profile(copy, "clean") == []
 
 
+PAPER = {
+    "render": {"spans": "exact"},
+    "extract": {"query": "predicting_position"},
+    "postprocess": {"rounds": "average_then_normalize"},
+    "realign": {"match": "edit_distance", "eos_weight": "zero", "renormalize": False, "length": "judge"},
+}
+"""DESIGN section 6, METHODS 2.4: A1 to A6."""
+CODE = {
+    "render": {"spans": "official_trim", "official_trim_tokens": 2},
+    "extract": {"query": "predicting_position"},
+    "postprocess": {"rounds": "normalize_then_average"},
+    "realign": {"match": "official", "eos_weight": "zero", "renormalize": False, "length": "judge"},
+}
+CLEAN = {**PAPER, "realign": {"match": "edit_distance", "eos_weight": "mean", "renormalize": True, "length": "trained"}}
+
+
+@pytest.mark.parametrize(("name", "values"), [("paper", PAPER), ("official_code", CODE), ("clean", CLEAN)])
+def test_the_choices_of_paper_and_code(name: str, values: dict[str, dict[str, object]], copy: Path) -> None:
+    assert read_profile(copy / "profiles", name) == values
+
+
 def test_back_to_the_paper_gives_the_committed_file(copy: Path) -> None:
-    before = (copy / "params.yaml").read_text()
-    apply_profile(copy, "official_code")
-    assert (copy / "params.yaml").read_text() != before
-    apply_profile(copy, "paper")
-    assert check_all(copy / "params.yaml")["render"].spans == "exact"
+    before = read_params(copy / "params.yaml")
+    assert len(apply_profile(copy, "official_code")) == 3
+    assert len(apply_profile(copy, "paper")) == 3
+    assert read_params(copy / "params.yaml") == before
 
 
 def test_an_unknown_profile_names_the_known_ones(copy: Path) -> None:
