@@ -30,7 +30,6 @@ ONE_SETTING = ["--global-batch", "1", "--trl-micro-batches", "1", "--checkpointi
 
 @pytest.mark.timeout(1200)
 def test_trl_and_this_trainer_give_the_same_losses_and_are_timed(root, tmp_path):
-    pytest.importorskip("trl")
     options = [*TINY, *ONE_SETTING, "--micro-batch-tokens", "2048", "--sides", "trl,ours"]
     ran = subprocess.run(
         [sys.executable, "-m", "benchmarks.train", *options], cwd=root, capture_output=True, text=True, timeout=1200

@@ -91,6 +91,12 @@ def test_needs_of_reference_free_objectives() -> None:
             assert "ref_logps" in spec.needs, name
 
 
+def test_directions_of_kls() -> None:
+    """METHODS 4.1, 4.2: KL(ref || policy) for TDPO and TI-DPO's code, the reverse for TIS-DPO."""
+    found = {name: spec.kl for name, spec in SPECS.items() if "ref_model" in spec.needs}
+    assert found == {"tdpo1": "forward", "tdpo2": "forward", "tidpo_tdpo2": "forward", "tisdpo": "reverse"}
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "idle"),
     [

@@ -13,19 +13,17 @@ from typing import Any
 
 import pytest
 import torch
+import trl
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from trl.experimental.cpo import CPOTrainer
+from trl.experimental.orpo import ORPOTrainer
+from trl.experimental.tpo import TPOTrainer
 
 from pipeline.config.objective import parse_settings
 from pipeline.objectives.registry import OBJECTIVES
 from pipeline.objectives.response import Pairs
 from tests.objectives.samples import Pair, make_pairs, tensors
-
-trl = pytest.importorskip("trl")
-
-from trl.experimental.cpo import CPOTrainer  # noqa: E402
-from trl.experimental.orpo import ORPOTrainer  # noqa: E402
-from trl.experimental.tpo import TPOTrainer  # noqa: E402
 
 ANSWER = 1
 """The id of every response token. Ids from 2 on are prompts of one token each; their number names the response."""

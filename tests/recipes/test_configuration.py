@@ -11,8 +11,6 @@ from pipeline.errors import ConfigError
 from recipes import grpo, logic_rl
 from recipes.online import grpo_settings
 
-pytest.importorskip("trl", reason="TRL is not installed: the recipes' configurations are not checked")
-
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,8 +12,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pipeline.errors import ConfigError, DataError, ModelError
 from recipes import grpo, logic_rl
 
-pytest.importorskip("trl", reason="TRL is not installed: the recipes are not trained")
-
 CHAIN = ["<think>", "hm", "</think>", "<answer>", "Zoey", "is", "a", "knight", "</answer>", "</s>"]
 WORDS = [*CHAIN, "begin", "<unk>", "knave", "5"]
 """Each is most likely followed by the next."""

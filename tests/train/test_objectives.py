@@ -1,6 +1,7 @@
 """Every objective in the training loop: it trains, and how the work is arranged changes no loss."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,18 +97,33 @@ def second_model(start: Manifest) -> Any:
     return LogProbModel(load_model(start, "float32", torch.device("cpu")))
 
 
-def test_kto_s_baseline_is_that_of_the_global_batch(root: Path, start: Manifest) -> None:
-    """Four steps of transformers' eager model, z over the whole batch, torch's AdamW: KTO as METHODS 5 has it."""
-    found = trained(root, start, "kto", {"micro_batch_tokens": 1}, epochs=1, max_steps=4, warmup_ratio=0.0)
-    params = make_job(root, start, {**SHORT, "warmup_ratio": 0.0}).params
+def plain_losses(
+    root: Path, start: Manifest, params: TrainParams, loss_of: Callable[[Any, Sequence[TrainedPair]], Tensor]
+) -> list[float]:
+    """Four steps of transformers' eager model under torch's AdamW; `loss_of` a policy and a global batch of four."""
     stream = open_split(PairArtifacts.below(root / "data"), "train")
     order = shuffled_order(params.seed, 0, stream.shard_rows)
     model = AutoModelForCausalLM.from_pretrained(start.path, attn_implementation="eager")
     optimizer = torch.optim.AdamW(model.parameters(), lr=params.learning_rate, weight_decay=0.0)
+    found = []
     for step in range(4):
         for group in optimizer.param_groups:
             group["lr"] = params.learning_rate * 0.5 * (1 + math.cos(math.pi * step / 4))
-        pairs = stream.block(order, 4 * step, 4 * step + 4)
+        loss = loss_of(model, stream.block(order, 4 * step, 4 * step + 4))
+        found.append(loss.item())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+    return found
+
+
+def test_kto_s_baseline_is_that_of_the_global_batch(root: Path, start: Manifest) -> None:
+    """z over the whole batch: KTO as METHODS 5 has it."""
+    found = trained(root, start, "kto", {"micro_batch_tokens": 1}, warmup_ratio=0.0)
+    params = make_job(root, start, {**SHORT, "warmup_ratio": 0.0}).params
+
+    def kto(model: Any, pairs: Sequence[TrainedPair]) -> Tensor:
         with torch.no_grad():
             mismatched = torch.stack([ratio(model, pair, pair.third, plain=True) for pair in pairs])
         z = mismatched.mean().clamp(min=0)
@@ -116,21 +132,60 @@ def test_kto_s_baseline_is_that_of_the_global_batch(root: Path, start: Manifest)
             won, lost = ratio(model, pair, pair.chosen), ratio(model, pair, pair.rejected)
             total = total + (1 - torch.sigmoid(params.beta * (won - z))) / 2
             total = total + (1 - torch.sigmoid(params.beta * (z - lost))) / 2
-        loss = total / 4
-        assert found[step] == pytest.approx(loss.item(), abs=5e-5)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), params.max_grad_norm)
-        optimizer.step()
-        optimizer.zero_grad()
+        return total / 4
+
+    assert found[:4] == pytest.approx(plain_losses(root, start, params, kto), abs=5e-5)
+
+
+@pytest.mark.parametrize("objective", ["tdpo1", "tdpo2", "tisdpo"])
+def test_kls_are_of_the_objective_s_direction(objective: str, root: Path, start: Manifest) -> None:
+    """Whole distributions of two models: TDPO takes KL(ref || policy), TIS-DPO KL(policy || ref) (METHODS 4.1, 4.2)."""
+    settings = {} if objective == "tdpo1" else {"alpha": 2.0}
+    changes = {"warmup_ratio": 0.0, "learning_rate": 0.01}
+    found = trained(root, start, objective, {"micro_batch_tokens": 64}, settings=settings, **changes)
+    params = make_job(root, start, {**SHORT, **changes}).params
+    reference = AutoModelForCausalLM.from_pretrained(start.path, attn_implementation="eager").requires_grad_(False)
+
+    def loss_of(reverse: bool) -> Callable[[Any, Sequence[TrainedPair]], Tensor]:
+        def loss(model: Any, pairs: Sequence[TrainedPair]) -> Tensor:
+            total = torch.zeros(())
+            for pair in pairs:
+                kls = []
+                for response in (pair.chosen, pair.rejected):
+                    policy, start_s = (distributions(of, pair, response) for of in (model, reference))
+                    one, other = (policy, start_s) if reverse else (start_s, policy)
+                    kl = (one.exp() * (one - other)).sum(-1)
+                    weights = response.length * torch.tensor(response.weights) if objective == "tisdpo" else 1.0
+                    kls.append((weights * kl).sum())
+                won, lost = ratio(model, pair, pair.chosen), ratio(model, pair, pair.rejected)
+                if objective == "tdpo1":
+                    inner = won - lost - (kls[1] - kls[0])
+                elif objective == "tdpo2":
+                    inner = won - lost - 2.0 * (kls[1] - kls[0].detach())
+                else:
+                    inner = won - lost - 2.0 * (kls[0] - kls[1])
+                total = total - torch.nn.functional.logsigmoid(params.beta * inner)
+            return total / 4
+
+        return loss
+
+    reverse = objective == "tisdpo"
+    assert found[:4] == pytest.approx(plain_losses(root, start, params, loss_of(reverse)), abs=5e-5)
+    assert found[:4] != pytest.approx(plain_losses(root, start, params, loss_of(not reverse)), abs=5e-4)
+
+
+def distributions(model: Any, pair: TrainedPair, response: TrainedResponse) -> Tensor:
+    """Log-probs [T, V] where each token of a response stands."""
+    ids = torch.from_numpy(np.concatenate([pair.prompt_ids, response.ids])).long()[None]
+    return model(input_ids=ids, use_cache=False).logits[0, len(pair.prompt_ids) - 1 : -1].log_softmax(-1)
 
 
 def ratio(model: Any, pair: TrainedPair, response: TrainedResponse | None, plain: bool = False) -> Tensor:
     """|y| sum_t a_t r_t of one response alone in its row; `plain`: sum_t r_t."""
     assert response is not None
     assert response.ref_logps is not None
-    ids = torch.from_numpy(np.concatenate([pair.prompt_ids, response.ids])).long()[None]
-    logits = model(input_ids=ids, use_cache=False).logits[0, len(pair.prompt_ids) - 1 : -1]
-    logps = logits.log_softmax(-1).gather(-1, ids[0, len(pair.prompt_ids) :, None])[:, 0]
+    ids = torch.tensor(response.ids.tolist())
+    logps = distributions(model, pair, response).gather(-1, ids[:, None])[:, 0]
     ratios = logps - torch.tensor(response.ref_logps)
     return ratios.sum() if plain else response.length * (torch.tensor(response.weights) * ratios).sum()
 

@@ -22,9 +22,6 @@ from pipeline.train.run import run_training
 from pipeline.train.trackers import Trackers
 from tests.train.tiny import make_job
 
-pytest.importorskip("tensorboard")
-pytest.importorskip("wandb")
-
 BOTH = ["tensorboard", "wandb"]
 Points = dict[str, list[tuple[int, float]]]
 """By figure its (step, value) in the order of the file."""

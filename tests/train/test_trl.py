@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trl
 from datasets import Dataset
 from transformers import AutoTokenizer, LlamaForCausalLM
 
@@ -18,8 +19,6 @@ from pipeline.objectives.registry import find_objective
 from pipeline.train.batch import collate
 from pipeline.train.pairs import TrainedPair, TrainedResponse
 from tests.models.tiny import budget
-
-trl = pytest.importorskip("trl")
 
 
 @pytest.mark.parametrize(
