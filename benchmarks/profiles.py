@@ -31,7 +31,7 @@ from pipeline.models.named import named_model
 from stages.common import library_versions, main
 
 ROOT = Path(__file__).resolve().parents[1]
-CHOICES = ("clean", "official_code", "paper", "paper-llama3")
+CHOICES = ("clean", "official_code", "paper")
 STAGES = (
     "needs", "render", "extract", "postprocess", "tokenize", "score", "realign", "reference", "third", "train",
 )  # fmt: skip
@@ -136,7 +136,8 @@ def _write(root: Path, params: Mapping[str, Any]) -> None:
 
 
 def _main() -> None:
-    every = [name for name in profile_names(ROOT / "profiles") if name not in CHOICES]
+    names = profile_names(ROOT / "profiles")
+    every = [name for name in names if name not in CHOICES and not name.startswith("paper-llama3")]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("names", nargs="*", metavar="NAME", help="profiles; all methods' unless given")
     parser.add_argument("--pairs", type=int, default=24, help="of the sample")

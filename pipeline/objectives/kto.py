@@ -11,7 +11,9 @@ def kto(pairs: Pairs, beta: float, settings: KtoSettings) -> PairLosses:
 
     lambda_D (1 - sigma(beta (R_w - z))) and lambda_U (1 - sigma(beta (z - R_l))); R is the weighted sum of log-ratios.
 
-    z is `pairs.kl_baseline`: max(0, mean R of mismatched prompts and responses), a constant. Raises ValueError without.
+    z is `pairs.kl_baseline`: max(0, mean of the log-ratios of mismatched responses), a constant. A mismatched response
+    has no weights for its prompt: every token counts 1 in z, as in KTO, and one for each pair is drawn once, from
+    outside the batch perhaps, so that a batch of one pair has a z too. Raises ValueError without.
     """
     if pairs.kl_baseline is None:
         raise ValueError("KTO needs the KL baseline of mismatched pairs")

@@ -20,7 +20,8 @@ from tests.conftest import ROOT
 FOLDER = ROOT / "profiles"
 CHOICES = ("paper", "official_code", "clean")
 """Of judge, weights and realignment: with any method."""
-METHODS = [name for name in profile_names(FOLDER) if name not in (*CHOICES, "paper-llama3")]
+METHODS = [name for name in profile_names(FOLDER) if name not in CHOICES and not name.startswith("paper-llama3")]
+"""The paper's own runs write more: models, data, lengths, learning rate (tests/train/test_paper_profile.py)."""
 SWEEP = {"first-layer": 0, "quarter-layer": 7, "middle-layer": 14, "three-quarter-layer": 22}
 BESIDES = {"cross-model": {"model.judge", "model.start"}, **{name: {"extract.layers"} for name in SWEEP}}
 """What a method writes beside the keys of all: it stays when another one follows."""

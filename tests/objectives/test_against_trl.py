@@ -116,7 +116,8 @@ def kto_trainer(pairs: Sequence[Pair], beta: float, desirable: float, undesirabl
 
 
 def concatenating_trainer(trainer_class: Any, pair: Pair, **settings: Any) -> tuple[Table, Tensor, Any]:
-    """CPO and ORPO, on one pair: their NLL is a mean over the tokens of the batch."""
+    """CPO and ORPO, on one pair: their NLL is a mean over the tokens of the batch. ORPO's is over the prompt too, of
+    whose single token nothing is predicted here."""
     table = Table([torch.tensor(side.logps) for side in (pair.chosen, pair.rejected)])
     trainer = stand_in(pad_token_id=0, padding_value=0, **settings)
     for method in ("concatenated_forward", "cpo_loss", "odds_ratio_loss"):
