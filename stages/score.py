@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from pipeline.config.score import ScoreParams
 from pipeline.config.tokenize import TokenizeParams
@@ -44,7 +45,7 @@ def work(stage: Stage) -> None:
     pairs = {split: open_pairs(stage.path(f"data/pairs/{split}.parquet")) for split in SPLITS}
     device = choose_device(stage.runtime.device, stage.runtime.threads)
     # Only answers are written by a backend of choice.
-    writer = answer_backend(stage.runtime, named_model(stage.root, "judge"), device) if source == "verbalized" else None
+    writer = _writer(stage, params, device) if source == "verbalized" else None
     if writer:
         _log.info("answers are written by %s (runtime.backend: %s)", writer, stage.runtime.backend)
     run = stage.run(
@@ -78,6 +79,12 @@ def work(stage: Stage) -> None:
     scores = Artifact(out.path, SCORES)
     stage.write_metrics({"source": source, **{split: _metrics(scores, split) for split in SPLITS}, "refused": refused})
     check_train_left(stage, scores)
+
+
+def _writer(stage: Stage, params: ScoreParams, device: torch.device) -> str:
+    if params.verbalized.answers == "partition":
+        return "transformers"  # whose tokens are chosen here
+    return answer_backend(stage.runtime, named_model(stage.root, "judge"), device)
 
 
 def _models(stage: Stage, roles: Iterable[str]) -> dict[str, dict[str, str | None]]:

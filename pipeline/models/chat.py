@@ -46,9 +46,10 @@ class Chat:
         self._text = TextTokenizer(tokenizer, self._structural)
         self._plans: dict[tuple[tuple[str, ...], tuple[bool, ...], bool], list[int | _Run]] = {}
 
-    def text_ids(self, text: str) -> Encoded:
-        """Ids and offsets (Python str indices into `text`) of a text on its own, such as a response."""
-        return self._text.encode(text)
+    def text_ids(self, text: str, inside: bool = False) -> Encoded:
+        """Ids and offsets (Python str indices into `text`) of a text on its own, such as a response; `inside` where
+        other text stands before it."""
+        return self._text.encode(text, inside=inside)
 
     def encode(self, messages: Sequence[Mapping[str, str]], add_generation_prompt: bool = True) -> list[int]:
         """Token ids of a conversation; messages have `role` and `content`.

@@ -49,6 +49,7 @@ ROWS: dict[str, dict[str, Any]] = {
         "train.settings": {"gamma": 0.0},
     },
     "tis-dpo, penalty": {"weights.source": "contrast", "train.objective": "tisdpo"},
+    "verbalized, partition": {"weights.source": "verbalized", "score.verbalized": {"answers": "partition"}},
     "kto": {"weights.source": "random", "train.objective": "kto"},
     "tpo": {"weights.source": "uniform", "train.objective": "tpo"},
 }

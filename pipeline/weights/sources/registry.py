@@ -21,7 +21,7 @@ from pipeline.weights.sources.contrast import ContrastSource
 from pipeline.weights.sources.critical import CriticalSource
 from pipeline.weights.sources.gradient import GradientSource
 from pipeline.weights.sources.system import SystemPrompt
-from pipeline.weights.sources.verbalized.generators import open_generator
+from pipeline.weights.sources.verbalized.generators import open_generator, open_partitions
 from pipeline.weights.sources.verbalized.source import VerbalizedSource
 
 
@@ -85,10 +85,11 @@ def _verbalized(opening: Opening) -> Source:
     manifest, params = opening.manifest("judge"), opening.params.verbalized
     tokenizer = load_tokenizer(manifest)
     chat = Chat(tokenizer, manifest.chat_template)
-    stops = stop_ids(tokenizer, chat)
-    generator = open_generator(
-        manifest, stops, params.max_new_tokens, opening.params.dtype, opening.runtime, opening.device
-    )
+    rest = params.max_new_tokens, opening.params.dtype, opening.runtime, opening.device
+    if params.answers == "partition":
+        partitions = open_partitions(manifest, chat, *rest)
+        return VerbalizedSource(partitions([]), tokenizer, chat, params, partitions=partitions)
+    generator = open_generator(manifest, stop_ids(tokenizer, chat), *rest)
     return VerbalizedSource(generator, tokenizer, chat, params)
 
 

@@ -1,6 +1,6 @@
 """The judge as a generator: in vLLM where `runtime.backend` says so, or says nothing and vLLM is there."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
 import torch
@@ -10,14 +10,19 @@ from pipeline.attention.vllm.check import check_installed, check_judge
 from pipeline.config.runtime import RuntimeParams
 from pipeline.errors import PipelineError
 from pipeline.models.budget import TokenBudget
+from pipeline.models.chat import Chat
 from pipeline.models.generation.base import Generator
 from pipeline.models.generation.batches import TransformersGenerator
 from pipeline.models.load import load_config, load_model
 from pipeline.models.manifest import Manifest
+from pipeline.weights.sources.verbalized.partition import Partitions
+
+GeneratorFor = Callable[[Sequence[str]], Generator]
+"""A generator for prompts about these texts, in their order."""
 
 
 def answer_backend(runtime: RuntimeParams, manifest: Manifest, device: torch.device) -> Literal["transformers", "vllm"]:
-    """What `runtime.backend` comes to for the answers of the model of `manifest`; loads no weights.
+    """What `runtime.backend` comes to for the free answers of the model of `manifest`; loads no weights.
 
     auto: vLLM where it is installed as tested for this device, and is known to compute this model as transformers does.
     """
@@ -52,3 +57,16 @@ def open_generator(
         return VllmGenerator(manifest, stops, max_new_tokens, dtype, runtime, device)
     model = load_model(manifest, dtype, device)
     return TransformersGenerator(model, stops, max_new_tokens, TokenBudget(runtime.token_budget, device))
+
+
+def open_partitions(
+    manifest: Manifest, chat: Chat, max_new_tokens: int, dtype: str, runtime: RuntimeParams, device: torch.device
+) -> GeneratorFor:
+    """The model of `manifest`, loaded; what it answers about a text is a partition of the text (`partition`).
+
+    Raises ModelError for a model that cannot be loaded.
+    """
+    model = load_model(manifest, dtype, device)
+    budget = TokenBudget(runtime.token_budget, device)
+    stop = chat.end_of_turn_id
+    return lambda texts: TransformersGenerator(model, {stop}, max_new_tokens, budget, Partitions(chat, texts, stop))

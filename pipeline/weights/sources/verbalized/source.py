@@ -10,6 +10,7 @@ from pipeline.models.chat import Chat
 from pipeline.models.generation.base import Answer, Generator
 from pipeline.weights.sources.base import NotScored, PairScores, Report, ResponseScores, SourcePair, SourceResponse
 from pipeline.weights.sources.verbalized import parse
+from pipeline.weights.sources.verbalized.generators import GeneratorFor
 from pipeline.weights.sources.verbalized.match import Matched, match_parts
 from pipeline.weights.sources.verbalized.parse import AnswerRefused, parse_parts
 from pipeline.weights.sources.verbalized.prompt import VerbalChat, VerbalPrompt, load_verbal_prompt
@@ -31,6 +32,8 @@ class VerbalizedSource:
     Args:
         generator: the judge. Its answers end at the stops of `chat`.
         tokenizer: the judge's.
+        partitions: makes of the responses' texts a generator that answers each prompt with a partition of its text;
+            `generator` then only says how much the judge reads.
     """
 
     def __init__(
@@ -40,8 +43,10 @@ class VerbalizedSource:
         chat: Chat,
         params: VerbalizedParams,
         prompt: VerbalPrompt | None = None,
+        partitions: GeneratorFor | None = None,
     ) -> None:
         self._generator = generator
+        self._partitions = partitions
         self._tokenizer = tokenizer
         self._chat = VerbalChat(chat, prompt or load_verbal_prompt())
         self._params = params
@@ -51,7 +56,7 @@ class VerbalizedSource:
         prompts = [[self._prompt(pair, response) for response in pair.responses] for pair in pairs]
         asked = [place for place, both in enumerate(prompts) if all(self._fits(ids) for ids in both)]
         progress = _Progress(on_progress)
-        answers = self._generator.answers(
+        answers = self._answering([pairs[place] for place in asked]).answers(
             [ids for place in asked for ids in prompts[place]],
             [f"pair {pairs[place].pair_id}, {side} response" for place in asked for side in _SIDES],
             progress.advance,
@@ -63,8 +68,13 @@ class VerbalizedSource:
             for place, pair in enumerate(pairs)
         ]
 
+    def _answering(self, pairs: Sequence[SourcePair]) -> Generator:
+        if self._partitions is None:
+            return self._generator
+        return self._partitions([_text(response) for pair in pairs for response in pair.responses])
+
     def _prompt(self, pair: SourcePair, response: SourceResponse) -> list[int]:
-        return self._chat.encode(pair.messages, response.text[slice(*_trained(response))])
+        return self._chat.encode(pair.messages, _text(response))
 
     def _fits(self, prompt: Sequence[int]) -> bool:
         return len(prompt) < self._generator.context
@@ -95,7 +105,12 @@ class VerbalizedSource:
         parts = parse_parts(said)
         start, end = _trained(response)
         offsets = np.clip(response.offsets, start, end) - start
-        return match_parts(response.text[start:end], offsets, parts, self._params.min_matched)
+        return match_parts(_text(response), offsets, parts, self._params.min_matched)
+
+
+def _text(response: SourceResponse) -> str:
+    """What the judge is shown of a response."""
+    return response.text[slice(*_trained(response))]
 
 
 def _trained(response: SourceResponse) -> tuple[int, int]:
