@@ -134,7 +134,7 @@ def map_shards(
     with open_work(stage.root, run, outs, _refused(stage) if may_refuse else None) as work:
         with closing(_tally(stage, work, plan)) as tally:
             _make_shards(work, plan, _missing(work, plan), lambda: lambda split, shard, _: make(split, shard), tally)
-        return work.publish({split: len(ranges) for split, ranges in plan.items()})
+        return _publish(stage, work, plan)
 
 
 def check_train_left(stage: Stage, out: Artifact) -> None:
@@ -200,7 +200,16 @@ def map_model_shards(
                 _make_shards(work, plan, missing, open_maker, tally)
         if on_done and (totals := tally.totals()):
             on_done(totals)
-        return work.publish({split: len(ranges) for split, ranges in plan.items()})
+        return _publish(stage, work, plan)
+
+
+def _publish(stage: Stage, work: Work, plan: Plan) -> dict[str, int]:
+    """Put all shards into the outs. Returns the refused pairs by reason, which the log names too."""
+    refused = work.publish({split: len(ranges) for split, ranges in plan.items()})
+    if refused:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in refused.items())
+        _log.info("refused %d pairs (%s): data/refused/%s.parquet", sum(refused.values()), reasons, stage.name)
+    return refused
 
 
 def _refused(stage: Stage) -> Path:

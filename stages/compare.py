@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.load import read_params
+from pipeline.config.compare import read_comparison
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.table import EVALUATED
 from pipeline.io.atomic import write_text
@@ -19,6 +19,7 @@ from pipeline.report.compare import (
     comparison_table,
     difference_table,
     draw_comparison,
+    fewer_trained,
     left_out,
     on_common_pairs,
     seed_table,
@@ -26,29 +27,35 @@ from pipeline.report.compare import (
 from pipeline.report.provenance import params_text
 
 SEED = 42
+WITH_LABELS = ("contrast", "critical")
+"""Weight sources whose transforms treat chosen and rejected responses apart."""
 
 
 def compare(root: Path) -> None:
     """Read the rows, write the page. Raises DataError where no test pair is common to all rows."""
-    comparison = read_params(root / "compare" / "params.yaml")
-    folders = [root / "compare" / "rows" / name for name in comparison["rows"]]
+    comparison = read_comparison(root)
+    folders = [root / "compare" / "rows" / name for name in comparison.rows]
+    if missing := [folder.name for folder in folders if not (folder / "row.json").is_file()]:
+        raise DataError(f"compare/rows: nothing of {', '.join(missing)}; make it with `make compare`")
     params = [json.loads((folder / "row.json").read_text(encoding="utf-8"))["params"] for folder in folders]
     every = [_read(folder) for folder in folders]
     rows = on_common_pairs(every)
     pairs = len(rows[0].pair_ids)
     if not pairs:
         raise DataError("compare/rows: no test pair went through all rows; look into the rows' data/refused")
-    drawn = comparison["bootstrap_samples"], comparison["confidence"], SEED
+    drawn = comparison.bootstrap_samples, comparison.confidence, SEED
     out = root / "reports" / "compare"
     out.mkdir(parents=True, exist_ok=True)
     draw_comparison(rows, *drawn, out / "accuracy.svg")
-    changes = {name: comparison["all"][name] or {} for name in comparison["rows"]}
+    changes = {name: comparison.all[name] or {} for name in comparison.rows}
     seeds = by_seeds(rows, params)
     page = [
         "# Comparison",
-        f"{pairs:,} test pairs; intervals of {comparison['confidence']:.0%} by bootstrap over pairs (of answers: over"
-        " answers). Plain: every token counts alike; weighted: by the"
-        " row's own weights, |y| Σ aₜ rₜ, without |y| where the objective has none.",
+        f"{pairs:,} test pairs; intervals of {comparison.confidence:.0%} by bootstrap over pairs (of answers: over"
+        " answers). Plain: every token counts alike; weighted: by the row's own weights, |y| Σ aₜ rₜ where these sum to"
+        " 1, Σ aₜ rₜ where they do not or the objective leaves |y| out. Minutes and memory are those of training.",
+        *made_with_labels(every, params),
+        *fewer_trained(every),
         *left_out(every, rows),
         comparison_table(rows, *drawn),
         "![Accuracies with their intervals](accuracy.svg)",
@@ -76,16 +83,28 @@ def compare(root: Path) -> None:
 
 
 def by_seeds(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[list[Row]]:
-    """The rows whose params are equal but for seeds, where there are several."""
-    groups: dict[str, list[Row]] = {}
+    """The rows whose params are equal but for seeds, where there are several; of rows of equal seeds too, the first."""
+    groups: dict[str, dict[str, Row]] = {}
     for row, of in zip(rows, params, strict=True):
-        groups.setdefault(value_digest(_without_seeds(_shown(of))), []).append(row)
-    return [group for group in groups.values() if len(group) > 1]
+        shown = _shown(of)
+        groups.setdefault(value_digest(_without_seeds(shown)), {}).setdefault(value_digest(shown), row)
+    return [list(group.values()) for group in groups.values() if len(group) > 1]
+
+
+def made_with_labels(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[str]:
+    """A sentence where weights know which response is preferred; nothing otherwise."""
+    named = [f"`{row.name}`" for row, of in zip(rows, params, strict=True) if of["weights"]["source"] in WITH_LABELS]
+    if not named:
+        return []
+    return [
+        f"Weights of {', '.join(named)} are made otherwise for a chosen response than for a rejected one, on test pairs"
+        " too: weighted figures hold the label, and are no generalization."
+    ]
 
 
 def _without_seeds(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_seeds(item) for key, item in value.items() if key != "seed"}
+        return {key: _without_seeds(item) for key, item in value.items() if key not in ("seed", "flip_seed")}
     return value
 
 
@@ -103,6 +122,7 @@ def _read(folder: Path) -> Row:
         read_table(folder / "pairs.parquet", EVALUATED),
         beta=found["params"]["train"]["beta"],
         answer_tokens=found["answer_tokens"],
+        train_pairs=found["train_pairs"],
         minutes=sum(_column(folder / "seconds.tsv", "seconds")) / 60,
         memory_mib=max(_column(folder / "memory_mib.tsv", "memory_mib")),
     )

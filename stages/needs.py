@@ -1,6 +1,6 @@
 """What the chosen weight source and objective need of the other stages: `data/needs/`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 
 from pipeline.config.extract import ExtractParams
 from pipeline.config.needs import needs, objective_needs
@@ -12,7 +12,7 @@ from pipeline.config.third import ThirdParams
 from pipeline.config.tokenize import TokenizeParams
 from pipeline.config.train import TrainParams
 from pipeline.config.weights import WeightsParams
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.io.atomic import write_json
 from pipeline.io.parquet import read_table
 from pipeline.models.load import load_config
@@ -38,15 +38,27 @@ def work(stage: Stage) -> None:
         write_json(stage.path(f"data/needs/{name}.json"), need)
 
 
-def _check_models(stage: Stage, source: str, contrasted: Iterable[str]) -> None:
+def _check_models(stage: Stage, source: str, contrasted: Collection[str]) -> None:
     """Of all models that are to give log-probs; a judge that writes its scores is not among them."""
     limits = stage.params("tokenize", TokenizeParams)
     for role in sorted({"start", *contrasted} - {"judge"}):
         check_scoring(named_model(stage.root, role), limits.max_tokens)
     if source == "judge":
         _check_rows(stage)
+    if {"positive", "negative"} <= set(contrasted):
+        _check_contrast(stage, source)
     if source == "critical":
         check_same_words(named_model(stage.root, "positive"), named_model(stage.root, "negative"))
+
+
+def _check_contrast(stage: Stage, source: str) -> None:
+    """Two names of the same weights: every score would be 0."""
+    positive, negative = (named_model(stage.root, role) for role in ("positive", "negative"))
+    if positive.digest == negative.digest:
+        raise ConfigError(
+            f"weights.source: {source} contrasts model.positive ({positive.name}) with model.negative"
+            f" ({negative.name}), whose files are the same; name two models"
+        )
 
 
 def _check_rows(stage: Stage) -> None:

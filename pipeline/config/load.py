@@ -45,7 +45,8 @@ def validate(params: Mapping[str, Any], name: str, model: type[S]) -> tuple[list
 
 
 def _problem(section: str, detail: dict[str, Any]) -> str:
-    where = ".".join([section, *(str(part) for part in detail["loc"])])
+    # Of a union pydantic also names the member, such as `function-after[_names_what_it_needs(), ModelRef]`.
+    where = ".".join([section, *(str(part) for part in detail["loc"] if "(" not in str(part))])
     if detail["type"] == "extra_forbidden":
         return f"{where}: unknown key; remove it or correct its spelling"
     what = detail["msg"].removeprefix("Value error, ")

@@ -35,6 +35,8 @@ class Row:
     """Of training."""
     memory_mib: float
     """Largest resident size (or allocation on the GPU) of training."""
+    train_pairs: int
+    """Pairs that training had."""
 
     @classmethod
     def read(
@@ -46,6 +48,7 @@ class Row:
         answer_tokens: Sequence[int],
         minutes: float,
         memory_mib: float,
+        train_pairs: int,
     ) -> "Row":
         """A row from its `pairs.parquet`. Margins are divided by beta, which differs between rows."""
         found = {column: pairs[column].to_numpy() for column in pairs.column_names if column != "pair_id"}
@@ -59,7 +62,7 @@ class Row:
             "kl": (found["chosen_kl_forward"] + found["rejected_kl_forward"]) / 2,
         }
         tokens = np.array(answer_tokens, np.float64)
-        return cls(name, tuple(pairs["pair_id"].to_pylist()), numbers, tokens, minutes, memory_mib)
+        return cls(name, tuple(pairs["pair_id"].to_pylist()), numbers, tokens, minutes, memory_mib, train_pairs)
 
 
 def on_common_pairs(rows: Sequence[Row]) -> list[Row]:
@@ -82,6 +85,13 @@ def left_out(rows: Sequence[Row], common: Sequence[Row]) -> list[str]:
         if len(row.pair_ids) > len(kept.pair_ids)
     ]
     return [f"Compared are the pairs that every row can use. These have more: {', '.join(more)}."] if more else []
+
+
+def fewer_trained(rows: Sequence[Row]) -> list[str]:
+    """A sentence where rows were trained on fewer pairs than others; nothing otherwise."""
+    most = max(row.train_pairs for row in rows)
+    fewer = [f"`{row.name}` {row.train_pairs:,}" for row in rows if row.train_pairs < most]
+    return [f"Trained on fewer than {most:,} pairs: {', '.join(fewer)}."] if fewer else []
 
 
 def comparison_table(rows: Sequence[Row], samples: int, confidence: float, seed: int) -> str:

@@ -36,7 +36,7 @@ GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2}
 TRAINED_BYTES = 16
 """Per parameter, in float32: master weight, gradient and the two moments of AdamW."""
-GOLD_ROWS = 100
+GOLD_ROWS = 1000
 """First rows of the train source in which a third response is looked for."""
 CHECKPOINT_BYTES = 12
 """Per parameter: the same without the gradient. Adapters are a hundredth of a model, and not counted."""
@@ -88,8 +88,11 @@ def _data(sections: dict[str, Any], root: Path) -> Iterator[Finding]:
 
 
 def _gold(source: Source, limit: int | None, objective: str) -> Finding:
-    looked_at = 0
-    for row in itertools.islice(source.rows(), min(GOLD_ROWS, limit or GOLD_ROWS)):
+    looked_at, unread = 0, False
+    for row in itertools.islice(source.rows(), limit):
+        if looked_at == GOLD_ROWS:
+            unread = True  # and may have one: `needs` reads them all
+            break
         looked_at += 1
         try:
             if row.columns is not None and usable_pair(row.columns, source.label)[0].gold:
@@ -97,7 +100,7 @@ def _gold(source: Source, limit: int | None, objective: str) -> Finding:
         except RowProblem:
             continue
     return Finding(
-        "error",
+        "warning" if unread else "error",
         f"train.objective: {objective} needs a third response, and none of the first {looked_at} rows of"
         f" {source.params_path} ({source.label}) has a `gold` that can be used; add the column, or choose an objective"
         " without it",

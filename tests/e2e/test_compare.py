@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ def project(fresh_project: Project, tmp_path_factory: pytest.TempPathFactory, ro
     project.run("dvc", "init", "-q")
     project.commit("a clone")
     return project
+
+
+def read(project: Project) -> dict[str, Any]:
+    found: dict[str, Any] = YAML(typ="safe").load((project.root / "compare" / "params.yaml").read_text("utf-8"))
+    return found
 
 
 def write(project: Project, comparison: dict[str, Any]) -> None:
@@ -75,16 +82,80 @@ def test_a_row_runs_again_when_its_pairs_change(project: Project, tmp_path: Path
     assert "data/sample" in status
 
 
+def test_a_row_that_is_ended_goes_on_where_it_was(project: Project, tmp_path: Path) -> None:
+    copy = project.copy(tmp_path / "repo")
+    comparison = read(copy)
+    comparison["base"]["train"] = {"epochs": 20, "max_steps": 60, "checkpoint_every_steps": 1, "eval_every_steps": 60}
+    write(copy, comparison)
+    running = copy.start(sys.executable, "-m", "stages.compare_row", "dpo")
+    assert running.stdout is not None
+    seen = ""
+    while "train: train" not in seen:
+        line = running.stdout.readline()
+        assert line, seen
+        seen += line
+    time.sleep(1)
+    running.terminate()
+    running.communicate(timeout=60)
+    assert running.returncode == 128 + signal.SIGTERM
+    again = row(copy, "dpo")  # the stage that it ran has ended with it, or this one would be refused
+    assert "resuming train: step" in again
+    assert "train: train 60/60 steps" in again
+
+
 def test_an_unknown_row_is_refused(project: Project) -> None:
     assert "no row 'dop' under `all`; there are dpo, twdpo" in row(project, "dop", fails=True)
 
 
 def test_a_row_whose_params_do_not_fit_is_refused_before_any_work(project: Project, tmp_path: Path) -> None:
     copy = project.copy(tmp_path / "repo")
-    comparison = YAML(typ="safe").load((copy.root / "compare" / "params.yaml").read_text(encoding="utf-8"))
+    comparison = read(copy)
     comparison["all"]["bad"] = {"train": {"objective": "dpo"}}
     write(copy, comparison)
     output = row(copy, "bad", fails=True)
     assert output.splitlines()[0] == "compare: row bad of compare/params.yaml: 1 problem(s)"
     assert "weights.source: judge and train.objective: dpo don't fit" in output
     assert "Traceback" not in output
+
+
+def test_a_listed_row_that_the_data_refuse_stops_all_before_any_work(project: Project, tmp_path: Path) -> None:
+    copy = project.copy(tmp_path / "repo")
+    comparison = read(copy)
+    comparison["all"]["tpo"] = {"weights": {"source": "uniform"}, "train": {"objective": "tpo"}}
+    write(copy, {**comparison, "rows": ["dpo", "tpo"]})
+    output = row(copy, "dpo", fails=True)
+    assert "row tpo: needs: train.objective: tpo takes a third, best response, and no row of prepare.train" in output
+    assert "train: train 2/2" not in output
+    assert "Traceback" not in output
+
+
+def test_pairs_that_are_not_there_are_said_with_their_path(project: Project, tmp_path: Path) -> None:
+    copy = project.copy(tmp_path / "repo")
+    comparison = read(copy)
+    comparison["base"]["prepare"]["folder"] = "../nowhere"
+    write(copy, comparison)
+    output = row(copy, "dpo", fails=True)
+    assert "compare/params.yaml: base.prepare.folder: " in output
+    assert "is no folder" in output
+    assert "Traceback" not in output
+
+
+def test_a_table_without_its_rows_says_how_to_make_them(project: Project, tmp_path: Path) -> None:
+    copy = project.copy(tmp_path / "repo")
+    shutil.rmtree(copy.root / "compare" / "rows" / "dpo")
+    output = copy.stage("compare", fails=True)
+    assert output.strip() == "compare: compare/rows: nothing of dpo; make it with `make compare`"
+
+
+def test_only_the_row_that_changed_is_trained_again(project: Project) -> None:
+    """Last, as it changes the project: a copy of it would have no store."""
+    comparison = read(project)
+    comparison["all"]["twdpo"] = {"realign": {"flip_labels": 0.4}}
+    write(project, comparison)
+    output = project.run("dvc", "repro", "compare/dvc.yaml")
+    assert "Running stage 'compare/dvc.yaml:row@twdpo'" in output
+    assert "'compare/dvc.yaml:row@dpo' didn't change" in output
+    assert "train: train 2/2 steps" in output
+    # Labels are flipped after the judge was asked: attention and reference are those of the row before.
+    assert "extract: extract" not in output
+    assert "reference: reference" not in output

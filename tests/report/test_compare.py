@@ -14,11 +14,12 @@ from pipeline.report.compare import (
     comparison_table,
     difference_table,
     draw_comparison,
+    fewer_trained,
     left_out,
     on_common_pairs,
     seed_table,
 )
-from stages.compare import by_seeds
+from stages.compare import by_seeds, made_with_labels
 
 DRAWN = (200, 0.95, 1)
 
@@ -28,14 +29,14 @@ def row(name: str, accuracy: float, margin: float, spread: float = 1.0) -> Row:
     numbers = {column: random.normal(margin, spread, 400) for column in COLUMNS}
     numbers["plain_accuracy"] = (np.arange(400) < 400 * accuracy).astype(float)
     ids = tuple(f"pair {number}" for number in range(400))
-    return Row(name, ids, numbers, np.array([10.0, 15.0]), minutes=3.25, memory_mib=2048.0)
+    return Row(name, ids, numbers, np.array([10.0, 15.0]), minutes=3.25, memory_mib=2048.0, train_pairs=94)
 
 
 def test_margins_are_in_nats_whatever_beta() -> None:
     values = {name: np.full(3, float(place)) for place, name in enumerate(NUMBERS)}
     values["weighted_margin"] = np.array([0.2, 0.4, -0.6])
     table = pa.table({"pair_id": ["a", "b", "c"], **values})
-    found = Row.read("r", table, beta=0.1, answer_tokens=[1], minutes=1.0, memory_mib=1.0).numbers
+    found = Row.read("r", table, beta=0.1, answer_tokens=[1], minutes=1.0, memory_mib=1.0, train_pairs=3).numbers
     assert found["weighted"].tolist() == pytest.approx([2.0, 4.0, -6.0])
     assert found["plain"].tolist() == [values["chosen_shift"][0] - values["rejected_shift"][0]] * 3
     assert set(found) == set(COLUMNS)
@@ -89,6 +90,24 @@ def test_rows_are_seeds_of_each_other_where_nothing_else_differs() -> None:
     rows = [row(name, 0.5, 0.0) for name in ("a", "b", "c")]
     assert by_seeds(rows, params) == [rows[:2]]
     assert by_seeds(rows, [{**of, "runtime": {"threads": place}} for place, of in enumerate(params)]) == [rows[:2]]
+    # The same row under two names is not two seeds.
+    assert by_seeds(rows, [params[0], params[0], params[1]]) == [[rows[0], rows[2]]]
+    assert by_seeds(rows[:2], [params[0], params[0]]) == []
+
+
+def test_rows_that_had_fewer_pairs_to_train_on_are_named() -> None:
+    rows = [row("dpo", 0.5, 0.0), replace(row("tpo", 0.5, 0.0), train_pairs=19)]
+    assert fewer_trained(rows) == ["Trained on fewer than 94 pairs: `tpo` 19."]
+    assert fewer_trained(rows[:1]) == []
+
+
+def test_weights_that_hold_the_label_are_named() -> None:
+    rows = [row(name, 0.5, 0.0) for name in ("dpo", "tis-dpo")]
+    params = [{"weights": {"source": source}} for source in ("uniform", "contrast")]
+    [said] = made_with_labels(rows, params)
+    assert "`tis-dpo`" in said
+    assert "`dpo`" not in said
+    assert made_with_labels(rows[:1], params[:1]) == []
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
