@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -148,7 +149,11 @@ def _main() -> None:
     facts = {
         "command": " ".join(["python -m benchmarks.profiles", f"--pairs {given.pairs}", *given.names]),
         "date": date.today().isoformat(),
+        "commit": subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        ).stdout.strip(),
         "versions": library_versions(),
+        "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "pairs": given.pairs,
     }
