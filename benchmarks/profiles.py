@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,8 @@ def _profile(root: Path, base: Mapping[str, Any], name: str) -> dict[str, Any]:
         if isinstance(ref, dict) and ref["source"] == "folder":
             ref["name"] = "models/other-judge" if role == "judge" else f"models/{role}"
     _write(root, params)
+    # What a stage that does not come to run would leave is of the profile before.
+    shutil.rmtree(root / "reports", ignore_errors=True)
     began = time.perf_counter()
     found: dict[str, Any] = {
         "profile": name, "source": params["weights"]["source"], "objective": params["train"]["objective"],
@@ -112,17 +115,28 @@ def _profile(root: Path, base: Mapping[str, Any], name: str) -> dict[str, Any]:
     try:
         _stages(root, ("model", *STAGES))
     except SystemExit as error:
-        return {**found, "failed": str(error)}
-    train = json.loads((root / "reports" / "metrics" / "train.json").read_text(encoding="utf-8"))
-    aligned = json.loads((root / "reports" / "metrics" / "realign.json").read_text(encoding="utf-8"))
+        return {**found, "seconds": round(time.perf_counter() - began, 1), "failed": str(error), **_refused(root)}
+    train, aligned = _metrics(root, "train"), _metrics(root, "realign")
     return {
         **found,
         "seconds": round(time.perf_counter() - began, 1),
         "pairs": aligned["train"]["pairs"],
         "steps": train["steps"],
         "loss": train["last_tenth"]["loss"],
-        "refused": aligned["refused"],
+        **_refused(root),
     }
+
+
+def _refused(root: Path) -> dict[str, Any]:
+    """Pairs by stage and reason; nothing where none was refused."""
+    found = {stage: _metrics(root, stage).get("refused") for stage in ("tokenize", "score", "realign", "third")}
+    return {"refused": kept} if (kept := {stage: of for stage, of in found.items() if of}) else {}
+
+
+def _metrics(root: Path, stage: str) -> dict[str, Any]:
+    path = root / "reports" / "metrics" / f"{stage}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
 
 
 def _stages(root: Path, stages: Sequence[str]) -> None:
