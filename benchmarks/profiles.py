@@ -33,6 +33,7 @@ from pipeline.models.named import named_model
 from stages.common import library_versions, main
 
 ROOT = Path(__file__).resolve().parents[1]
+SAVED = ROOT / "benchmarks" / "results" / "profiles-cpu.json"
 CHOICES = ("clean", "official_code", "paper")
 STAGES = (
     "needs", "render", "extract", "postprocess", "tokenize", "score", "realign", "reference", "third", "train",
@@ -156,30 +157,40 @@ def _main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("names", nargs="*", metavar="NAME", help="profiles; all methods' unless given")
     parser.add_argument("--pairs", type=int, default=24, help="of the sample")
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/profiles-cpu.json")
+    parser.add_argument("--save", action="store_true", help=f"into {SAVED.relative_to(ROOT)}, beside what is there")
     given = parser.parse_args()
     if unknown := sorted(set(given.names) - set(every)):
         parser.error(f"no such method: {', '.join(unknown)}; there are {', '.join(every)}")
     facts = {
-        "command": " ".join(["python -m benchmarks.profiles", f"--pairs {given.pairs}", *given.names]),
-        "date": date.today().isoformat(),
-        "commit": subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        ).stdout.strip(),
+        "command": f"python -m benchmarks.profiles --pairs {given.pairs} --save",
         "versions": library_versions(),
         "threads": torch.get_num_threads(),
         "machine": platform.machine(),
         "pairs": given.pairs,
     }
-    found = []
+    found = _saved(facts) if given.save else {}
     for of in run(given.names or every, given.pairs):
         print(json.dumps(of), flush=True)
-        found.append(of)
+        found[of["profile"]] = {**of, "commit": _commit(), "date": date.today().isoformat()}
         if given.save:
             # After each one: an hour's run that is cut off has not been for nothing.
-            path = ROOT / "benchmarks" / "results" / "profiles-cpu.json"
-            path.write_text(json.dumps({**facts, "profiles": found}, indent=1) + "\n", encoding="utf-8")
-    sys.exit(any("failed" in of for of in found))
+            kept = [found[name] for name in sorted(found) if name in every]
+            SAVED.write_text(json.dumps({**facts, "profiles": kept}, indent=1) + "\n", encoding="utf-8")
+    sys.exit(any("failed" in of for of in found.values()))
+
+
+def _saved(facts: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """By name what was saved of other profiles, where it was made in the same way."""
+    saved = json.loads(SAVED.read_text(encoding="utf-8")) if SAVED.is_file() else {}
+    alike = {**saved, "profiles": None} == {**facts, "profiles": None}
+    return {of["profile"]: of for of in saved["profiles"]} if alike else {}
+
+
+def _commit() -> str:
+    told = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip()
 
 
 if __name__ == "__main__":

@@ -32,13 +32,16 @@ WITH_LABELS = ("contrast", "critical")
 
 
 def compare(root: Path) -> None:
-    """Read the rows, write the page. Raises DataError where no test pair is common to all rows."""
+    """Read the rows, write the page. Raises DataError where a row is missing, or no test pair is common to all rows."""
     comparison = read_comparison(root)
     folders = [root / "compare" / "rows" / name for name in comparison.rows]
     if missing := [folder.name for folder in folders if not (folder / "row.json").is_file()]:
         raise DataError(f"compare/rows: nothing of {', '.join(missing)}; make it with `make compare`")
-    params = [json.loads((folder / "row.json").read_text(encoding="utf-8"))["params"] for folder in folders]
-    every = [_read(folder) for folder in folders]
+    found = [json.loads((folder / "row.json").read_text(encoding="utf-8")) for folder in folders]
+    if older := [folder.name for folder, of in zip(folders, found, strict=True) if "train_pairs" not in of]:
+        raise DataError(f"compare/rows: {', '.join(older)} are of an earlier version; `make compare` makes them again")
+    params = [of["params"] for of in found]
+    every = [_read(folder, of) for folder, of in zip(folders, found, strict=True)]
     rows = on_common_pairs(every)
     pairs = len(rows[0].pair_ids)
     if not pairs:
@@ -115,8 +118,7 @@ def _shown(params: dict[str, Any]) -> dict[str, Any]:
     return {**kept, **({"evaluate": asked} if asked else {})}
 
 
-def _read(folder: Path) -> Row:
-    found = json.loads((folder / "row.json").read_text(encoding="utf-8"))
+def _read(folder: Path, found: dict[str, Any]) -> Row:
     return Row.read(
         folder.name,
         read_table(folder / "pairs.parquet", EVALUATED),

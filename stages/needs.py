@@ -54,7 +54,7 @@ def _check_models(stage: Stage, source: str, contrasted: Collection[str]) -> Non
 def _check_contrast(stage: Stage, source: str) -> None:
     """Two names of the same weights: every score would be 0."""
     positive, negative = (named_model(stage.root, role) for role in ("positive", "negative"))
-    if positive.digest == negative.digest:
+    if positive.files == negative.files:
         raise ConfigError(
             f"weights.source: {source} contrasts model.positive ({positive.name}) with model.negative"
             f" ({negative.name}), whose files are the same; name two models"

@@ -8,7 +8,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline.io.closure import code_dependencies
-from stages.compare_row import ALONE, HERE
+from stages.compare_folder import FIRST, HERE
+from stages.compare_row import ALONE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -20,7 +21,7 @@ def code_deps(stage: str) -> list[str]:
 
 def comparison_deps(stage: str) -> list[str]:
     """What compare/dvc.yaml must list for a stage besides its data: a row runs all stages of the pipeline."""
-    entries = {"row": ["compare_row", *HERE, *ALONE], "table": ["compare"]}[stage]
+    entries = {"row": ["compare_row", *FIRST, *HERE, *ALONE], "table": ["compare"]}[stage]
     return sorted({dep for entry in entries for dep in code_deps(entry)})
 
 

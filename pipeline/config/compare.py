@@ -35,6 +35,8 @@ class CompareParams(Section):
             raise ValueError(
                 f"rows: no row {', '.join(map(repr, unknown))} under `all`; there are {', '.join(self.all)}"
             )
+        if "store" in self.all:
+            raise ValueError("all: store is the name of what rows share; name the row otherwise")
         if twice := sorted({name for name in self.rows if self.rows.count(name) > 1}):
             raise ValueError(f"rows: {', '.join(twice)} stand there more than once; name each row once")
         return self

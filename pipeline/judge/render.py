@@ -15,7 +15,7 @@ from pipeline.schemas.base import RESPONSES
 REASONS = {
     "judge_prompt_too_long": "the judge prompt has `render.max_tokens` or more with the question cut to nothing",
     "round_mismatch": "a response has other tokens in round 2 than in round 1, not counting its first and last one",
-    "empty_span": "a response has no token: the tokenizer drops its characters, or all were cut or trimmed off",
+    "empty_span": "a response has no token: the tokenizer drops its characters, or all were cut off",
 }
 """Reason -> what it means, in `data/refused/render.parquet`."""
 

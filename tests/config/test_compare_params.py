@@ -12,7 +12,8 @@ from pipeline.config.load import read_params
 from pipeline.config.merge import merged
 from pipeline.config.profile import profile_names, read_profile
 from pipeline.errors import ConfigError
-from stages.compare_row import _write_params, check_same_pairs_and_start, row_params
+from stages.compare_check import check_same_pairs_and_start
+from stages.compare_folder import row_params, write_params
 
 HERE = Path(__file__).resolve().parents[2]
 COMPARISON = read_comparison(HERE)
@@ -47,6 +48,7 @@ GOOD: dict[str, Any] = {
         ({"base": None}, r"base: Input should be a valid dictionary"),
         ({"all": {"a": "simpo"}}, r"all\.a: .*valid dictionary"),
         ({"all": {"a": None, "../b": None}}, r"all\.\.\./b.*: String should match pattern"),
+        ({"all": {"a": None, "store": None}}, r"all: store is the name of what rows share"),
         ({"profile": "simpo"}, r"profile: unknown key"),
     ],
 )
@@ -93,6 +95,6 @@ def test_a_row_with_another_judge_keeps_the_start() -> None:
 
 def test_params_that_do_not_fit_are_said_of_the_row(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^row bad of compare/params\.yaml: 1 problem.*\n  train\.beta: ") as caught:
-        _write_params(tmp_path, merged(PARAMS, {"train": {"beta": -1.0}}), "bad")
+        write_params(tmp_path, merged(PARAMS, {"train": {"beta": -1.0}}), "bad")
     assert str(tmp_path) not in str(caught.value)
     assert not list(tmp_path.iterdir())

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ from pipeline.schemas.refused import REFUSED
 
 def run(**depends: Any) -> Run:
     return Run("reference", depends or {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cpu"})
+
+
+ON_CUDA = replace(run(), mixable={"backend": "transformers", "device": "cuda"})
+"""The same run on another device."""
 
 
 def table(shard: int, rows: int = 2) -> pa.Table:
@@ -91,10 +96,9 @@ def test_killed_after_publishing_nothing_is_done_again(tmp_path: Path) -> None:
 def test_another_device_is_refused_unless_mixing_is_allowed(tmp_path: Path) -> None:
     with open_work(tmp_path, run(), [out(tmp_path)]):
         pass
-    other = Run("reference", {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cuda"})
-    with pytest.raises(ShardError, match=r"device cpu, now cuda.*allow_mixed"), open_work(tmp_path, other, []):
+    with pytest.raises(ShardError, match=r"device cpu, now cuda.*allow_mixed"), open_work(tmp_path, ON_CUDA, []):
         pass
-    with open_work(tmp_path, Run(**{**other.__dict__, "allow_mixed": True}), []):
+    with open_work(tmp_path, replace(ON_CUDA, allow_mixed=True), []):
         pass
 
 
@@ -105,8 +109,7 @@ def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
         work.write("train", 0, 1, (0, 2), {"reference": table(0)})
         work.publish({"train": 1})
         begun = (work.folder / "run.json").read_bytes()
-    other = Run("reference", {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cuda"})
-    with open_work(tmp_path, other, [out(tmp_path)]) as work:
+    with open_work(tmp_path, ON_CUDA, [out(tmp_path)]) as work:
         assert work.missing("train", 1) == []
         work.publish({"train": 1})
         assert (work.folder / "run.json").read_bytes() == begun
@@ -119,8 +122,7 @@ def test_a_lost_shard_of_finished_work_is_not_made_on_another_device(tmp_path: P
         work.write("train", 0, 1, (0, 2), {"reference": table(0)})
         work.publish({"train": 1})
         (work.folder / "reference" / "train" / "part-00000.parquet").unlink()
-    other = Run("reference", {"params": {}}, {"model": "m"}, {"backend": "transformers", "device": "cuda"})
-    with pytest.raises(ShardError, match="device cpu, now cuda"), open_work(tmp_path, other, [out(tmp_path)]):
+    with pytest.raises(ShardError, match="device cpu, now cuda"), open_work(tmp_path, ON_CUDA, [out(tmp_path)]):
         pass
 
 

@@ -88,7 +88,7 @@ def _verbalized(opening: Opening) -> Source:
     rest = params.max_new_tokens, opening.params.dtype, opening.runtime, opening.device
     if params.answers == "partition":
         partitions = open_partitions(manifest, chat, *rest)
-        return VerbalizedSource(partitions([]), tokenizer, chat, params, partitions=partitions)
+        return VerbalizedSource(partitions([], []), tokenizer, chat, params, partitions=partitions)
     generator = open_generator(manifest, stop_ids(tokenizer, chat), *rest)
     return VerbalizedSource(generator, tokenizer, chat, params)
 

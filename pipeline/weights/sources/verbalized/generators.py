@@ -13,12 +13,12 @@ from pipeline.models.budget import TokenBudget
 from pipeline.models.chat import Chat
 from pipeline.models.generation.base import Generator
 from pipeline.models.generation.batches import TransformersGenerator
-from pipeline.models.load import load_config, load_model
+from pipeline.models.load import context_length, load_config, load_model
 from pipeline.models.manifest import Manifest
 from pipeline.weights.sources.verbalized.partition import Partitions
 
-GeneratorFor = Callable[[Sequence[str]], Generator]
-"""A generator for prompts about these texts, in their order."""
+GeneratorAbout = Callable[[Sequence[str], Sequence[Sequence[int]]], Generator]
+"""A generator for prompts about texts: the texts, and the prompts, in one order."""
 
 
 def answer_backend(runtime: RuntimeParams, manifest: Manifest, device: torch.device) -> Literal["transformers", "vllm"]:
@@ -61,7 +61,7 @@ def open_generator(
 
 def open_partitions(
     manifest: Manifest, chat: Chat, max_new_tokens: int, dtype: str, runtime: RuntimeParams, device: torch.device
-) -> GeneratorFor:
+) -> GeneratorAbout:
     """The model of `manifest`, loaded; what it answers about a text is a partition of the text (`partition`).
 
     Raises ModelError for a model that cannot be loaded.
@@ -69,4 +69,11 @@ def open_partitions(
     model = load_model(manifest, dtype, device)
     budget = TokenBudget(runtime.token_budget, device)
     stop = chat.end_of_turn_id
-    return lambda texts: TransformersGenerator(model, {stop}, max_new_tokens, budget, Partitions(chat, texts, stop))
+    context = context_length(model.config)
+
+    def about(texts: Sequence[str], prompts: Sequence[Sequence[int]]) -> Generator:
+        rooms = [min(max_new_tokens, context - len(prompt)) for prompt in prompts]
+        choose = Partitions(chat, texts, rooms, stop)
+        return TransformersGenerator(model, {stop}, max_new_tokens, budget, choose)
+
+    return about

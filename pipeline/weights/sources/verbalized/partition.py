@@ -6,8 +6,9 @@ write no list at all. Here the next token is chosen among those that go on with
     [{"part", score}, {"part", score}, …]
 
 where the parts, one after the other, are the response: its next token, or the end of a part; then one of five scores.
-So no pair is lost but for answers beyond `max_new_tokens`. The tokens of the parts are those of the response as one
-JSON string; a part has at least one of them, and ends neither within a character nor within an escape.
+The tokens of the parts are those of the response as one JSON string; a part has at least one of them, and ends neither
+within a character nor within an escape. Where no room is left for more parts the rest of the response is one, so pairs
+are lost only where prompt or response do not fit the model or `max_new_tokens` by themselves.
 """
 
 import json
@@ -29,12 +30,14 @@ class Partitions:
     Args:
         chat: the judge's, for the tokens of text.
         texts: the response that each prompt is about, by the prompt's index.
+        rooms: tokens that each answer may have, its stop counted.
         stop: the token that ends an answer.
     """
 
-    def __init__(self, chat: Chat, texts: Sequence[str], stop: int) -> None:
+    def __init__(self, chat: Chat, texts: Sequence[str], rooms: Sequence[int], stop: int) -> None:
         self._chat = chat
         self._texts = texts
+        self._rooms = rooms
         self._frame = _Frame(
             opening=self._ids('[{"'),
             between=[self._ids(f'", {score}}}, {{"') for score in SCORES],
@@ -46,7 +49,7 @@ class Partitions:
     def __call__(self, logits: Tensor, rows: Sequence[int], step: int) -> list[int]:
         """A token for each row of logits [n, V]. At step 0 an answer begins, also one that was begun before."""
         if step == 0:
-            self._walks |= {row: self._walk(self._texts[row]) for row in rows}
+            self._walks |= {row: self._walk(self._texts[row], self._rooms[row]) for row in rows}
         allowed = [self._walks[row].allowed() for row in rows]
         most = max(map(len, allowed))
         # One look at the device for all rows: short lists are filled up with their first token.
@@ -56,7 +59,7 @@ class Partitions:
             self._walks[row].take(token)
         return chosen
 
-    def _walk(self, text: str) -> "_Walk":
+    def _walk(self, text: str, room: int) -> "_Walk":
         escapes = [json.dumps(character, ensure_ascii=False)[1:-1] for character in text]
         ids, offsets = self._chat.text_ids("".join(escapes), inside=True)
         borders = set(accumulate(map(len, escapes)))
@@ -64,7 +67,7 @@ class Partitions:
         begins = [start for start, _ in offsets[1:]] + ends[-1:]
         # A token of a part of a character covers all of it, and the next one begins where it began.
         cuts = [end == begin and end in borders for end, begin in zip(ends, begins, strict=True)]
-        return _Walk(self._frame, ids, cuts)
+        return _Walk(self._frame, ids, cuts, room)
 
     def _ids(self, text: str) -> list[int]:
         return self._chat.text_ids(text, inside=True).ids
@@ -81,6 +84,11 @@ class _Frame:
     """End of the last part, for each score."""
     stop: int
 
+    @property
+    def longest_end(self) -> int:
+        """Tokens of the longest end, and the stop."""
+        return 1 + max(map(len, self.ends))
+
 
 @dataclass
 class _Walk:
@@ -93,6 +101,8 @@ class _Walk:
     ids: list[int]
     cuts: list[bool]
     """Whether a part may end after each token."""
+    room: int
+    """Tokens that are left."""
     pending: list[tuple[list[int], int, bool]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -104,6 +114,7 @@ class _Walk:
 
     def take(self, token: int) -> None:
         """Go on with a token of `allowed`."""
+        self.room -= 1
         self.pending = [(rest[1:], at, begins) for rest, at, begins in self.pending if rest[0] == token]
         for rest, at, begins in self.pending:
             if not rest:
@@ -118,4 +129,5 @@ class _Walk:
         else:
             yield self.ids[at : at + 1], at + 1, False
             if not begins and self.cuts[at - 1] and all(way[0] != self.ids[at] for way in self.frame.between):
-                yield from ((way, at, True) for way in self.frame.between)
+                rest = len(self.ids) - at + self.frame.longest_end
+                yield from ((way, at, True) for way in self.frame.between if len(way) + rest <= self.room)

@@ -10,7 +10,7 @@ from pipeline.models.chat import Chat
 from pipeline.models.generation.base import Answer, Generator
 from pipeline.weights.sources.base import NotScored, PairScores, Report, ResponseScores, SourcePair, SourceResponse
 from pipeline.weights.sources.verbalized import parse
-from pipeline.weights.sources.verbalized.generators import GeneratorFor
+from pipeline.weights.sources.verbalized.generators import GeneratorAbout
 from pipeline.weights.sources.verbalized.match import Matched, match_parts
 from pipeline.weights.sources.verbalized.parse import AnswerRefused, parse_parts
 from pipeline.weights.sources.verbalized.prompt import VerbalChat, VerbalPrompt, load_verbal_prompt
@@ -43,7 +43,7 @@ class VerbalizedSource:
         chat: Chat,
         params: VerbalizedParams,
         prompt: VerbalPrompt | None = None,
-        partitions: GeneratorFor | None = None,
+        partitions: GeneratorAbout | None = None,
     ) -> None:
         self._generator = generator
         self._partitions = partitions
@@ -56,8 +56,9 @@ class VerbalizedSource:
         prompts = [[self._prompt(pair, response) for response in pair.responses] for pair in pairs]
         asked = [place for place, both in enumerate(prompts) if all(self._fits(ids) for ids in both)]
         progress = _Progress(on_progress)
-        answers = self._answering([pairs[place] for place in asked]).answers(
-            [ids for place in asked for ids in prompts[place]],
+        given = [ids for place in asked for ids in prompts[place]]
+        answers = self._answering([pairs[place] for place in asked], given).answers(
+            given,
             [f"pair {pairs[place].pair_id}, {side} response" for place in asked for side in _SIDES],
             progress.advance,
         )
@@ -68,10 +69,10 @@ class VerbalizedSource:
             for place, pair in enumerate(pairs)
         ]
 
-    def _answering(self, pairs: Sequence[SourcePair]) -> Generator:
+    def _answering(self, pairs: Sequence[SourcePair], prompts: Sequence[Sequence[int]]) -> Generator:
         if self._partitions is None:
             return self._generator
-        return self._partitions([_text(response) for pair in pairs for response in pair.responses])
+        return self._partitions([_text(response) for pair in pairs for response in pair.responses], prompts)
 
     def _prompt(self, pair: SourcePair, response: SourceResponse) -> list[int]:
         return self._chat.encode(pair.messages, _text(response))

@@ -34,8 +34,8 @@ HARD = [
 ]
 
 
-def opened(chat: Chat, *texts: str) -> Partitions:
-    return Partitions(chat, texts, STOP)
+def opened(chat: Chat, *texts: str, room: int = 10_000) -> Partitions:
+    return Partitions(chat, texts, [room] * len(texts), STOP)
 
 
 def written(partitions: Partitions, logits: Callable[[int], Tensor], row: int = 0) -> list[int]:
@@ -116,6 +116,23 @@ def test_the_likeliest_token_that_goes_on_is_taken(default_tokenizer: Any) -> No
         assert len(parts) == wanted
         assert ({part.score for part in parts} == {4}) == (wanted > 1)
         assert "".join(part.text for part in parts) == text
+
+
+@pytest.mark.parametrize("more", [0, 5, 6, 20, 1000])
+def test_no_more_parts_than_there_is_room_for(more: int, default_tokenizer: Any) -> None:
+    """Logits that would end a part after every token, in the room of one part and so many tokens more."""
+    chat = Chat(default_tokenizer)
+    text = "The capital of France is Paris."
+    one_part = [chat.text_ids(piece, inside=True).ids for piece in ('[{"', text, '", 1}]')]
+    liked = torch.zeros(STOP + 1)
+    liked[chat.text_ids('", 4}, {"', inside=True).ids] = 5.0
+    room = sum(map(len, one_part)) + 1 + more
+    ids = written(opened(chat, text, room=room), lambda step: liked)
+    assert len(ids) + 1 <= room
+    parts = parse_parts(default_tokenizer.decode(ids))
+    assert "".join(part.text for part in parts) == text
+    each = len(chat.text_ids('", 4}, {"', inside=True).ids)
+    assert len(parts) == 1 + min(more // each, len(one_part[1]) - 1)
 
 
 def test_an_answer_that_begins_again_begins_from_its_start(default_tokenizer: Any) -> None:
