@@ -7,8 +7,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.config.check import SECTIONS, check_all, check_params
-from pipeline.config.load import load_section, read_params
+from pipeline.config.load import load_section, read_params, validate
 from pipeline.config.merge import merged
+from pipeline.config.model import ModelParams
 from pipeline.config.postprocess import PostprocessParams
 from pipeline.config.profile import profile_names, read_profile
 from pipeline.config.train import TrainParams
@@ -125,3 +126,8 @@ def test_a_missing_file_says_where_stages_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", profile_names(ROOT / "profiles"))
 def test_profiles_are_valid_over_the_committed_params(name: str, root: Path) -> None:
     check_params(merged(read_params(root / "params.yaml"), read_profile(root / "profiles", name)), name)
+
+
+def test_a_model_that_is_no_mapping_is_named_by_its_path() -> None:
+    problems, _ = validate({"model": {"positive": "oracle"}}, "model", ModelParams)
+    assert [problem.split(": ")[0] for problem in problems] == ["model.positive", "model.positive.literal['start']"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -294,3 +295,14 @@ def test_an_oracle_of_another_vocabulary_is_refused(
     tokenizer.write_text(json.dumps(content), encoding="utf-8")
     with pytest.raises(SystemExit, match=r"model.positive: other has another tokenizer than model.start \(tiny\)"):
         run(project, monkeypatch, "model")
+
+
+def test_two_folders_of_the_same_weights_are_no_contrast(
+    tokenized: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tokenized.copy(tmp_path / "repo")
+    shutil.copytree(project.root / "other", project.root / "again")
+    again = {"source": "folder", "name": "again", "revision": None, "chat_template": None}
+    project.set({"weights.source": "critical", "model.negative": again})
+    with pytest.raises(SystemExit, match=r"critical contrasts model.positive .* with model.negative .* are the same"):
+        run(project, monkeypatch, "model", "needs")
