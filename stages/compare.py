@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.compare import read_comparison
+from pipeline.config.weights import WeightsParams
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.table import EVALUATED
 from pipeline.io.atomic import write_text
@@ -27,8 +28,6 @@ from pipeline.report.compare import (
 from pipeline.report.provenance import params_text
 
 SEED = 42
-WITH_LABELS = ("contrast", "critical")
-"""Weight sources whose transforms treat chosen and rejected responses apart."""
 
 
 def compare(root: Path) -> None:
@@ -96,13 +95,22 @@ def by_seeds(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[list
 
 def made_with_labels(rows: Sequence[Row], params: Sequence[dict[str, Any]]) -> list[str]:
     """A sentence where weights know which response is preferred; nothing otherwise."""
-    named = [f"`{row.name}`" for row, of in zip(rows, params, strict=True) if of["weights"]["source"] in WITH_LABELS]
+    named = [f"`{row.name}`" for row, of in zip(rows, params, strict=True) if _holds_label(of["weights"])]
     if not named:
         return []
     return [
         f"Weights of {', '.join(named)} are made otherwise for a chosen response than for a rejected one, on test pairs"
         " too: weighted figures hold the label, and are no generalization."
     ]
+
+
+def _holds_label(given: dict[str, Any]) -> bool:
+    """Whether a source treats chosen and rejected responses apart: by an exponent's sign, or the best and worst."""
+    weights = WeightsParams.model_validate(given)
+    if weights.source == "contrast":
+        of = weights.contrast
+        return not (of.transform == "random" or (of.transform == "binary" and of.top_percent == 100.0))
+    return weights.source == "critical"
 
 
 def _without_seeds(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config.compare import CompareParams
@@ -11,7 +10,7 @@ from pipeline.io.atomic import write_text
 from pipeline.io.closure import code_digest
 from pipeline.io.digest import value_digest
 from stages.common import CODE
-from stages.compare_folder import FIRST, begin, row_params, run_here, write_params
+from stages.compare_folder import FIRST, begin, check_row, row_params, run_here
 
 
 def check_rows(root: Path, comparison: CompareParams, names: list[str]) -> None:
@@ -21,11 +20,7 @@ def check_rows(root: Path, comparison: CompareParams, names: list[str]) -> None:
     models lack what a row needs; each names the row.
     """
     params = {name: row_params(root, comparison, name) for name in names}
-    sections = {}
-    for name, of in params.items():
-        with TemporaryDirectory() as nowhere:
-            sections[name] = write_params(Path(nowhere), of, name)
-    check_same_pairs_and_start(sections)
+    check_same_pairs_and_start({name: check_row(of, name) for name, of in params.items()})
     files = _files(params[names[0]]["prepare"])
     code = {stage: code_digest(CODE / "stages" / f"{stage}.py", CODE) for stage in FIRST}
     what = value_digest({"rows": params, "files": files, "code": code})

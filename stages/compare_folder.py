@@ -56,13 +56,16 @@ def begin(root: Path, folder: Path, name: str, params: dict[str, Any]) -> None:
     write_params(folder, params, name)
 
 
-def write_params(folder: Path, params: dict[str, Any], name: str) -> dict[str, Any]:
-    """The params.yaml of a row; its sections. Raises ConfigError, naming the row and not this file, where they do not
-    fit."""
-    with atomic_path(folder / "params.yaml") as temporary:
-        with temporary.open("w", encoding="utf-8") as stream:
-            YAML().dump(params, stream)
-        return check_params(read_params(temporary), f"row {name} of compare/params.yaml")
+def check_row(params: dict[str, Any], name: str) -> dict[str, Any]:
+    """The sections of a row's params. Raises ConfigError, naming the row, where they do not fit."""
+    return check_params(params, f"row {name} of compare/params.yaml")
+
+
+def write_params(folder: Path, params: dict[str, Any], name: str) -> None:
+    """The params.yaml of a row. Raises ConfigError, naming the row and not this file, where they do not fit."""
+    check_row(params, name)
+    with atomic_path(folder / "params.yaml") as temporary, temporary.open("w", encoding="utf-8") as stream:
+        YAML().dump(params, stream)
 
 
 def run_here(name: str, folder: Path, stages: tuple[str, ...]) -> None:

@@ -102,13 +102,18 @@ def test_another_device_is_refused_unless_mixing_is_allowed(tmp_path: Path) -> N
         pass
 
 
-def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
-    (tmp_path / ".work").mkdir()
-    (tmp_path / ".work" / KEEP).touch()
-    with open_work(tmp_path, run(), [out(tmp_path)]) as work:
+def finished(root: Path) -> Path:
+    """The folder of work that was published and is kept."""
+    (root / ".work").mkdir()
+    (root / ".work" / KEEP).touch()
+    with open_work(root, run(), [out(root)]) as work:
         work.write("train", 0, 1, (0, 2), {"reference": table(0)})
         work.publish({"train": 1})
-        begun = (work.folder / "run.json").read_bytes()
+        return work.folder
+
+
+def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
+    begun = (finished(tmp_path) / "run.json").read_bytes()
     with open_work(tmp_path, ON_CUDA, [out(tmp_path)]) as work:
         assert work.missing("train", 1) == []
         work.publish({"train": 1})
@@ -116,12 +121,7 @@ def test_finished_work_is_taken_on_any_device(tmp_path: Path) -> None:
 
 
 def test_a_lost_shard_of_finished_work_is_not_made_on_another_device(tmp_path: Path) -> None:
-    (tmp_path / ".work").mkdir()
-    (tmp_path / ".work" / KEEP).touch()
-    with open_work(tmp_path, run(), [out(tmp_path)]) as work:
-        work.write("train", 0, 1, (0, 2), {"reference": table(0)})
-        work.publish({"train": 1})
-        (work.folder / "reference" / "train" / "part-00000.parquet").unlink()
+    (finished(tmp_path) / "reference" / "train" / "part-00000.parquet").unlink()
     with pytest.raises(ShardError, match="device cpu, now cuda"), open_work(tmp_path, ON_CUDA, [out(tmp_path)]):
         pass
 

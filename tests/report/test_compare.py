@@ -108,6 +108,8 @@ def test_weights_that_hold_the_label_are_named() -> None:
     assert "`tis-dpo`" in said
     assert "`dpo`" not in said
     assert made_with_labels(rows[:1], params[:1]) == []
+    for blind in ({"transform": "random"}, {"transform": "binary", "top_percent": 100.0}):
+        assert made_with_labels(rows[:1], [{"weights": {"source": "contrast", "contrast": blind}}]) == []
 
 
 def test_the_chart_is_drawn(tmp_path: Path) -> None:
